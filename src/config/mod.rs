@@ -1,0 +1,330 @@
+//! The configuration file: typed, parsed and validated in one step.
+//!
+//! A [`Config`] that exists is valid: names are unique, references resolve, addresses lie in their subnets. All
+//! errors of a file are reported in one go, each with its line, its key and a remedy ([`error`]). Every key stands
+//! once, in the table of [`keys`], with what it means, its default and whether `reload` applies it; the reference in
+//! `docs/configuration.md` is tested against that table.
+
+pub mod diff;
+pub mod error;
+pub mod keys;
+pub mod parse;
+
+use crate::wire::cidr::Cidr;
+use crate::wire::ethernet::Mac;
+use crate::wire::key::{PublicKey, Secret};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Everything a daemon is told by its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This member itself.
+    pub node: Node,
+    /// Which kernel offloads may be used.
+    pub offload: Offload,
+    /// Bounds of the FDB.
+    pub fdb: FdbLimits,
+    /// The networks this member takes part in.
+    pub networks: Vec<Network>,
+    /// The other members, pinned by public key.
+    pub peers: Vec<Peer>,
+    /// Ports that exist as long as the daemon runs and their target exists.
+    pub ports: Vec<Port>,
+}
+
+/// `[node]`: this member itself. None of it can change by reload, except `log`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The member's name, for people. Default: the host's name.
+    pub name: String,
+    /// The file with the X25519 private key; created on first start.
+    pub key_file: PathBuf,
+    /// UDP port for WireGuard, on every local address of both families.
+    pub listen_port: u16,
+    /// Directory of what must survive a restart.
+    pub state_dir: PathBuf,
+    /// The control socket.
+    pub control_socket: PathBuf,
+    /// Our tunnel address; `None` derives it from the public key.
+    pub tunnel_address: Option<Ipv4Addr>,
+    /// Data-plane threads; `None` is one per two cores, at least one.
+    pub workers: Option<usize>,
+    /// The most detailed log level written: error, warn, info or debug.
+    pub log: LogLevel,
+    /// Docker-compatible API sockets asked for container names, in this order.
+    pub container_sockets: Vec<PathBuf>,
+}
+
+/// How much the daemon tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only what needs somebody.
+    Error,
+    /// And what is odd.
+    Warn,
+    /// And what changed.
+    Info,
+    /// And why.
+    Debug,
+}
+
+/// `[offload]`: each is used where the probe at start finds it, unless it is switched off here. Not reloadable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offload {
+    /// Containers may leave L4 checksums to us, and we may leave them to the container's kernel.
+    pub tap_checksum: bool,
+    /// Containers may hand over TCP super-frames (needs `tap_checksum`).
+    pub tap_tso: bool,
+    /// Containers may hand over UDP super-frames (needs `tap_checksum`).
+    pub tap_uso: bool,
+    /// Frames of one flow that arrive together are written to the TAP as one super-frame (needs `tap_checksum`).
+    pub merge: bool,
+    /// Many datagrams to one endpoint leave in one syscall (UDP_SEGMENT).
+    pub udp_segment: bool,
+    /// Many datagrams of one endpoint arrive in one syscall (UDP_GRO).
+    pub udp_gro: bool,
+}
+
+/// `[fdb]`: bounds on what strangers can make us remember. Reloadable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FdbLimits {
+    /// Dynamic entries in all.
+    pub max_entries: usize,
+    /// Dynamic entries behind one local port.
+    pub max_per_port: usize,
+    /// Dynamic entries behind one peer.
+    pub max_per_peer: usize,
+}
+
+/// `[[network]]`: one broadcast domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Its name, on this member.
+    pub name: String,
+    /// Its VXLAN network identifier: 1 to 16777215. Members that use one VNI share one network.
+    pub vni: u32,
+    /// Prefixes the ports' addresses must lie in; empty means any.
+    pub subnets: Vec<Cidr>,
+    /// MTU of the network's ports.
+    pub mtu: u16,
+    /// How long a silent MAC address stays in the FDB.
+    pub ageing: Duration,
+    /// Static FDB entries.
+    pub static_entries: Vec<StaticEntry>,
+}
+
+/// One of `static` in a network: a MAC address pinned to a peer or a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticEntry {
+    /// The station.
+    pub mac: Mac,
+    /// Where it is.
+    pub at: StaticPlace,
+}
+
+/// Where a static FDB entry points.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StaticPlace {
+    /// A peer of this file, by name.
+    Peer(String),
+    /// A local port, by name.
+    Port(String),
+}
+
+/// `[[peer]]`: another member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name, for people.
+    pub name: String,
+    /// Its identity.
+    pub public_key: PublicKey,
+    /// Where it may be reached; empty means it comes to us.
+    pub endpoints: Vec<Endpoint>,
+    /// A secret both sides share besides their keys.
+    pub preshared_key: Option<Secret>,
+    /// Seconds between keepalives; `None` sends none.
+    pub keepalive: Option<u16>,
+    /// Its tunnel address; derived from the public key unless the file says otherwise.
+    pub tunnel_address: Ipv4Addr,
+    /// Names of the networks it has; `None` means it tells us itself (a weft member does), and all until it has.
+    pub networks: Option<Vec<String>>,
+    /// MTU of the underlay path to it; `None` is found by probing.
+    pub path_mtu: Option<u16>,
+}
+
+/// An underlay address of a peer as the file has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// An IP address and port.
+    Address(SocketAddr),
+    /// A DNS name and port, resolved again and again.
+    Name(String, u16),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
+}
+
+/// A port asked for: by `[[port]]` in the file or by `weft attach`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its name on this member, unique. Default: `TARGET:IFNAME`.
+    pub name: String,
+    /// The network's name.
+    pub network: String,
+    /// Whose namespace it goes to.
+    pub target: Target,
+    /// The interface's name there, at most 15 bytes.
+    pub ifname: String,
+    /// Its MAC address; `None` makes one up, kept across restarts.
+    pub mac: Option<Mac>,
+    /// Its addresses.
+    pub addresses: Vec<PortAddress>,
+}
+
+/// `CIDR[@GATEWAY]`, as pipework has it.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PortAddress {
+    /// The address and its prefix length.
+    pub cidr: Cidr,
+    /// A default route through this address.
+    pub gateway: Option<IpAddr>,
+}
+
+impl fmt::Display for PortAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.gateway {
+            Some(gateway) => write!(f, "{}@{gateway}", self.cidr),
+            None => write!(f, "{}", self.cidr),
+        }
+    }
+}
+
+impl fmt::Debug for PortAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not `CIDR[@GATEWAY]`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAPortAddress {
+    /// The part before `@`.
+    #[error(transparent)]
+    Cidr(#[from] crate::wire::cidr::NotACidr),
+    /// The part behind `@` is not an address.
+    #[error("the gateway behind '@' is not an IP address")]
+    Gateway,
+    /// Gateway and address are of different families, or the gateway is not in the prefix.
+    #[error("the gateway behind '@' must be another address of the same prefix")]
+    GatewayOutside,
+}
+
+impl FromStr for PortAddress {
+    type Err = NotAPortAddress;
+    fn from_str(text: &str) -> Result<Self, NotAPortAddress> {
+        let (cidr, gateway) = match text.split_once('@') {
+            None => (text, None),
+            Some((cidr, gateway)) => (cidr, Some(gateway.parse().map_err(|_| NotAPortAddress::Gateway)?)),
+        };
+        let cidr: Cidr = cidr.parse()?;
+        if gateway.is_some_and(|gateway| !cidr.contains(gateway) || gateway == cidr.address) {
+            return Err(NotAPortAddress::GatewayOutside);
+        }
+        Ok(Self { cidr, gateway })
+    }
+}
+
+impl TryFrom<String> for PortAddress {
+    type Error = NotAPortAddress;
+    fn try_from(text: String) -> Result<Self, NotAPortAddress> {
+        text.parse()
+    }
+}
+
+impl From<PortAddress> for String {
+    fn from(address: PortAddress) -> Self {
+        address.to_string()
+    }
+}
+
+/// Whose network namespace a port goes to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Target {
+    /// The daemon's own namespace.
+    Host,
+    /// The namespace of a process.
+    Pid(i32),
+    /// A namespace bound to a path, like `/run/netns/NAME`.
+    Netns(PathBuf),
+    /// The name or id of a running Docker or Podman container.
+    Container(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Pid(pid) => write!(f, "pid:{pid}"),
+            Self::Netns(path) => write!(f, "netns:{}", path.display()),
+            Self::Container(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The text names no target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no target: write host, pid:N, netns:PATH (absolute), or a container's name")]
+pub struct NotATarget(pub String);
+
+impl FromStr for Target {
+    type Err = NotATarget;
+    fn from_str(text: &str) -> Result<Self, NotATarget> {
+        let wrong = || NotATarget(text.to_owned());
+        if text == "host" {
+            return Ok(Self::Host);
+        }
+        if let Some(pid) = text.strip_prefix("pid:") {
+            return match pid.parse() {
+                Ok(pid) if pid > 0 => Ok(Self::Pid(pid)),
+                _ => Err(wrong()),
+            };
+        }
+        if let Some(path) = text.strip_prefix("netns:") {
+            return if path.starts_with('/') { Ok(Self::Netns(path.into())) } else { Err(wrong()) };
+        }
+        // Docker's and Podman's own rule for names; it keeps a name from reaching into an HTTP path.
+        let mut bytes = text.bytes();
+        let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
+        if first && text.len() <= 128 && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+            Ok(Self::Container(text.to_owned()))
+        } else {
+            Err(wrong())
+        }
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = NotATarget;
+    fn try_from(text: String) -> Result<Self, NotATarget> {
+        text.parse()
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        target.to_string()
+    }
+}

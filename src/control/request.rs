@@ -1,0 +1,276 @@
+//! The one typed API: a [`Request`] per connection on the control socket, answered by one [`Response`].
+//!
+//! Both are one line of JSON, at most [`MAX_REQUEST`] bytes towards the daemon. The command line prints the very
+//! structures found here, as tables or as `--json`.
+
+use crate::config::{PortAddress, Target};
+use crate::wire::ethernet::Mac;
+use crate::wire::key::PublicKey;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// The longest request line the daemon reads: an attach with dozens of addresses is far below it.
+pub const MAX_REQUEST: usize = 64 * 1024;
+
+/// What a caller asks of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// The daemon as a whole.
+    Status,
+    /// The other members.
+    Peers,
+    /// The local ports.
+    Ports,
+    /// The networks.
+    Networks,
+    /// The FDB, of one network or of all.
+    Fdb {
+        /// A network's name.
+        #[serde(default)]
+        network: Option<String>,
+    },
+    /// Make a port.
+    Attach(Attach),
+    /// Remove a port.
+    Detach(Detach),
+    /// Read the configuration file again and apply the difference.
+    Reload,
+}
+
+/// The port wanted by `weft attach`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    /// Whose namespace.
+    pub target: Target,
+    /// The network's name.
+    pub network: String,
+    /// Addresses, possibly none.
+    #[serde(default)]
+    pub addresses: Vec<PortAddress>,
+    /// The MAC address; absent lets the daemon choose.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// The interface's name in the target; absent is `eth1`.
+    #[serde(default)]
+    pub ifname: Option<String>,
+    /// The port's name; absent is `TARGET:IFNAME`.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// The port to remove: by its name, or by target and, where that has several, interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detach {
+    /// The port's name, or a target as it was given to attach.
+    pub port: String,
+    /// The interface's name, when the target has several ports.
+    #[serde(default)]
+    pub ifname: Option<String>,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "response", content = "body", rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Peers`].
+    Peers(Vec<PeerStatus>),
+    /// To [`Request::Ports`].
+    Ports(Vec<PortStatus>),
+    /// To [`Request::Networks`].
+    Networks(Vec<NetworkStatus>),
+    /// To [`Request::Fdb`].
+    Fdb(Vec<FdbEntry>),
+    /// To [`Request::Attach`]: the port as it is.
+    Attached(PortStatus),
+    /// To [`Request::Detach`] and [`Request::Reload`]: what was done, in sentences.
+    Done(Vec<String>),
+    /// The request was refused or failed; nothing changed. What, where, and what to do.
+    Refused(String),
+}
+
+/// The daemon as a whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The member's name.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// The member's public key.
+    pub public_key: PublicKey,
+    /// Its tunnel address.
+    pub tunnel_address: Ipv4Addr,
+    /// The UDP port it listens on.
+    pub listen_port: u16,
+    /// The configuration file.
+    pub config_file: String,
+    /// Data-plane threads.
+    pub workers: usize,
+    /// How many networks, ports, peers, live tunnels.
+    pub networks: usize,
+    /// Ports that carry frames.
+    pub ports: usize,
+    /// Peers in the configuration.
+    pub peers: usize,
+    /// Peers with a live session.
+    pub peers_up: usize,
+    /// FDB entries, static and dynamic.
+    pub fdb_entries: usize,
+    /// FDB events since start: learned, moved, expired, evicted.
+    pub fdb: FdbCounts,
+    /// Offload name → `on`, or `off (why)`.
+    pub offloads: BTreeMap<String, String>,
+    /// Frames and packets since start, by what became of them.
+    pub traffic: Traffic,
+    /// Drop reason → count since start. Every reason is listed, also with 0.
+    pub drops: BTreeMap<String, u64>,
+    /// What an operator should know: bad buffer limits, waiting ports, unreachable peers.
+    pub warnings: Vec<String>,
+}
+
+/// FDB events since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbCounts {
+    /// Stations met for the first time.
+    pub learned: u64,
+    /// Stations that changed their place.
+    pub moved: u64,
+    /// Entries that aged out.
+    pub expired: u64,
+    /// Entries that gave way at a bound.
+    pub evicted: u64,
+}
+
+/// Traffic since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Frames read from ports.
+    pub port_rx_frames: u64,
+    /// Frames written to ports.
+    pub port_tx_frames: u64,
+    /// Frames sent into tunnels, a flooded one once per peer.
+    pub tunnel_tx_frames: u64,
+    /// Frames that came out of tunnels.
+    pub tunnel_rx_frames: u64,
+    /// Frames that were flooded.
+    pub flooded_frames: u64,
+    /// UDP datagrams sent.
+    pub datagrams_tx: u64,
+    /// UDP datagrams received.
+    pub datagrams_rx: u64,
+}
+
+/// One other member.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its public key.
+    pub public_key: PublicKey,
+    /// Its tunnel address.
+    pub tunnel_address: Ipv4Addr,
+    /// `up`, `handshake` (trying), or `idle` (no session, nothing to send).
+    pub state: String,
+    /// Where it is reached now.
+    pub endpoint: Option<SocketAddr>,
+    /// Endpoints of the file, names with what they resolved to.
+    pub endpoints: Vec<String>,
+    /// Seconds since the last handshake of the live session.
+    pub handshake_age_s: Option<u64>,
+    /// Round-trip time of the last probe.
+    pub rtt_ms: Option<f64>,
+    /// MTU of the underlay path in use.
+    pub path_mtu: u16,
+    /// `probed`, `configured` or `assumed`.
+    pub path_mtu_source: String,
+    /// Whether it spoke weft's own messages; a stock WireGuard host does not.
+    pub weft: bool,
+    /// Networks it has, by name or VNI; `None` until known.
+    pub networks: Option<Vec<String>>,
+    /// Inner packets and bytes sent to it and received from it.
+    pub tx_packets: u64,
+    /// Bytes of inner packets sent.
+    pub tx_bytes: u64,
+    /// Inner packets received.
+    pub rx_packets: u64,
+    /// Bytes of inner packets received.
+    pub rx_bytes: u64,
+}
+
+/// One local port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Its name.
+    pub name: String,
+    /// Its network.
+    pub network: String,
+    /// `up`, or `waiting: why` while its target does not exist.
+    pub state: String,
+    /// Whose namespace it is in.
+    pub target: String,
+    /// The interface's name there.
+    pub ifname: String,
+    /// Its MAC address.
+    pub mac: Option<Mac>,
+    /// Its addresses.
+    pub addresses: Vec<PortAddress>,
+    /// Its MTU.
+    pub mtu: u16,
+    /// `file` or `attach`.
+    pub origin: String,
+    /// Frames and bytes the container sent.
+    pub rx_frames: u64,
+    /// Bytes the container sent.
+    pub rx_bytes: u64,
+    /// Frames the container was given.
+    pub tx_frames: u64,
+    /// Bytes the container was given.
+    pub tx_bytes: u64,
+    /// Frames of this port that were dropped, both ways.
+    pub drops: u64,
+}
+
+/// One network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// Its name.
+    pub name: String,
+    /// Its VNI.
+    pub vni: u32,
+    /// Its subnets.
+    pub subnets: Vec<String>,
+    /// MTU of its ports.
+    pub mtu: u16,
+    /// FDB ageing time in seconds.
+    pub ageing_s: u64,
+    /// Names of local ports.
+    pub ports: Vec<String>,
+    /// Names of the peers that frames are flooded to.
+    pub peers: Vec<String>,
+    /// FDB entries.
+    pub fdb_entries: usize,
+}
+
+/// One FDB entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbEntry {
+    /// The network's name.
+    pub network: String,
+    /// The station.
+    pub mac: Mac,
+    /// `port NAME` or `peer NAME`.
+    pub at: String,
+    /// `static` or `dynamic`.
+    pub kind: String,
+    /// Seconds since it was last heard of; absent for a static entry.
+    pub age_s: Option<u64>,
+}

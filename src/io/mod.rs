@@ -1,0 +1,1 @@
+//! Syscalls, threads, clocks and unsafe (skeleton).
