@@ -1,3 +1,5 @@
 //! The data plane (skeleton).
 
 pub mod counters;
+pub mod fdb;
+pub mod ids;
