@@ -24,7 +24,7 @@ const NONE: Slot = Slot::MAX;
 
 /// How many entries may get their second chance before one gives way regardless. It bounds the work of one eviction
 /// where thousands of stations of one place are all being heard.
-const SECOND_CHANCES: u32 = 32;
+pub(super) const SECOND_CHANCES: u32 = 32;
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -189,11 +189,12 @@ impl Table {
         }
     }
 
-    /// Expired entries among the `step` slots from `start`, and where the next step begins.
+    /// Expired entries among the `step` slots from `start` on, round the end, and where the next step begins.
     pub(super) fn expired(&self, now: u32, start: Slot, step: usize) -> (Vec<Slot>, Slot) {
-        let start = if (start as usize) < self.stations.len() { start } else { 0 };
-        let end = (start as usize + step).min(self.stations.len()) as Slot;
-        ((start..end).filter(|&slot| self.is_expired(now, slot)).collect(), end)
+        let all = self.stations.len();
+        let round = |slot: usize| slot.checked_rem(all).unwrap_or(0) as Slot;
+        let steps = (start as usize..).take(step.min(all)).map(round);
+        (steps.filter(|&slot| self.is_expired(now, slot)).collect(), round(start as usize + step))
     }
 
     /// Removes those of `slots` that are (still) expired.
