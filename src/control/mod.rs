@@ -63,6 +63,8 @@ pub trait Host {
     fn seek(&mut self, targets: Vec<(String, Target)>);
     /// Resolves these names until told otherwise; answers come back through [`Control::resolved`].
     fn resolve(&mut self, names: Vec<(String, u16)>);
+    /// Changes how much is logged.
+    fn set_log_level(&mut self, level: config::LogLevel);
     /// Random bits.
     fn random(&mut self) -> u64;
     /// Our way out.

@@ -84,7 +84,7 @@ impl<H: Host> Control<H> {
         self.apply_networks(now);
         self.apply_mtus(&old);
         if changes.iter().any(|change| matches!(change, Change::LogLevel(_))) {
-            crate::control::set_log_level(self.config.node.log);
+            self.host.set_log_level(self.config.node.log);
         }
         self.seek();
         self.resolve();

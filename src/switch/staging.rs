@@ -140,7 +140,7 @@ impl Staging {
         for item in &self.items[..self.filled] {
             let header = match &item.run {
                 Some(run) => run.finish(&mut self.arena[item.header.clone()]),
-                None => item.partial.map(VnetHeader::partial_frame).unwrap_or_default(),
+                None => VnetHeader::single(item.partial),
             };
             let mut pieces = [const { IoSlice::new(&[]) }; PIECES];
             for (slot, piece) in pieces.iter_mut().zip(&item.pieces) {
