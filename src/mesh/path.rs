@@ -210,7 +210,8 @@ impl PathMtu {
         }
     }
 
-    /// A probe was answered. Returns its round-trip time, or nothing if no such probe is out.
+    /// A probe was answered. Returns its round-trip time, or nothing if no such probe is out. Tokens can be guessed: a
+    /// member that answers what did not arrive harms only what is sent to itself.
     pub fn acked(&mut self, now: Duration, token: u64) -> Option<Duration> {
         let at = self.sent.iter().position(|sent| sent.probe.token == token)?;
         let Sent { probe: Probe { size, .. }, at } = self.sent.remove(at)?;
