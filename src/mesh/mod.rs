@@ -1,1 +1,3 @@
 //! The mesh (skeleton).
+
+pub mod path;

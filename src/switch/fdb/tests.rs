@@ -188,7 +188,8 @@ struct Row {
 
 impl Model {
     fn expired(&self, now: u32, row: &Row) -> bool {
-        !row.is_static && now.saturating_sub(row.heard) >= self.ageing.get(&row.vni).copied().unwrap_or(DEFAULT_AGEING)
+        !row.is_static
+            && now.saturating_sub(row.heard) >= self.ageing.get(&row.vni).copied().unwrap_or(DEFAULT_AGEING)
     }
 
     fn position(&self, vni: u32, mac: Mac) -> Option<usize> {
