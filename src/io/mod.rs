@@ -1,1 +1,4 @@
 //! Syscalls, threads, clocks and unsafe (skeleton).
+
+pub mod netlink;
+pub mod netns;
