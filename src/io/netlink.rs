@@ -27,6 +27,9 @@ use std::os::fd::{AsFd, AsRawFd};
 /// How often a dump is asked for again when the tables change under it. Each round is a whole dump, so a machine
 /// that is busier than this is told, not waited for.
 const DUMP_ATTEMPTS: usize = 16;
+/// The metric of a preferred IPv6 default route. Routes added by people and container engines have 1024, the
+/// kernel's default; those of router advertisements too.
+const PREFERRED_METRIC_V6: u32 = 512;
 /// `NLMSGERR_ATTR_MSG` of linux/netlink.h: the kernel's own words about a refusal.
 const ACK_TEXT: u16 = 1;
 /// Length of the request's header that an acknowledgement repeats before its attributes.
@@ -316,23 +319,19 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError`]: there is such a route (`EEXIST`), the gateway is on no link (`ENETUNREACH`).
     pub fn add_route(&mut self, destination: Option<Cidr>, gateway: IpAddr, index: u32) -> Result<()> {
-        let mut ask = RouteMessage::default();
-        ask.header.address_family = family(gateway);
-        ask.header.table = RouteHeader::RT_TABLE_MAIN;
-        ask.header.protocol = RouteProtocol::Static;
-        ask.header.scope = RouteScope::Universe;
-        ask.header.kind = RouteType::Unicast;
-        if let Some(prefix) = destination {
-            ask.header.destination_prefix_length = prefix.prefix;
-            ask.attributes.push(RouteAttribute::Destination(prefix.address.into()));
-        }
-        ask.attributes.push(RouteAttribute::Gateway(gateway.into()));
-        ask.attributes.push(RouteAttribute::Oif(index));
-        let verb = match destination {
-            Some(prefix) => format!("add a route to {prefix} via {gateway}"),
-            None => format!("add a default route via {gateway}"),
-        };
-        self.change(RouteNetlinkMessage::NewRoute(ask), NLM_F_CREATE | NLM_F_EXCL, &verb)
+        self.route(destination, gateway, index, NLM_F_EXCL, None)
+    }
+
+    /// Adds a default route that is preferred to the one that may be there already. The other stays, and is in
+    /// effect again when the interface goes.
+    ///
+    /// # Errors
+    /// [`NetlinkError`]: the gateway is on no link (`ENETUNREACH`).
+    pub fn add_default_route(&mut self, gateway: IpAddr, index: u32) -> Result<()> {
+        // IPv4 puts the later of two equal routes first ("ip route prepend"); IPv6 would share the traffic among
+        // them, so there it is the metric that decides.
+        let metric = gateway.is_ipv6().then_some(PREFERRED_METRIC_V6);
+        self.route(None, gateway, index, 0, metric)
     }
 
     /// The unicast routes of the main table, both families.
@@ -350,6 +349,34 @@ impl Netlink {
         ask.attributes.push(LinkAttribute::IfName(name.to_owned()));
         ask.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
         self.change(RouteNetlinkMessage::NewLink(ask), NLM_F_CREATE | NLM_F_EXCL, &verb)
+    }
+
+    fn route(
+        &mut self,
+        destination: Option<Cidr>,
+        gateway: IpAddr,
+        index: u32,
+        flags: u16,
+        metric: Option<u32>,
+    ) -> Result<()> {
+        let mut ask = RouteMessage::default();
+        ask.header.address_family = family(gateway);
+        ask.header.table = RouteHeader::RT_TABLE_MAIN;
+        ask.header.protocol = RouteProtocol::Static;
+        ask.header.scope = RouteScope::Universe;
+        ask.header.kind = RouteType::Unicast;
+        if let Some(prefix) = destination {
+            ask.header.destination_prefix_length = prefix.prefix;
+            ask.attributes.push(RouteAttribute::Destination(prefix.address.into()));
+        }
+        ask.attributes.push(RouteAttribute::Gateway(gateway.into()));
+        ask.attributes.push(RouteAttribute::Oif(index));
+        ask.attributes.extend(metric.map(RouteAttribute::Priority));
+        let verb = match destination {
+            Some(prefix) => format!("add a route to {prefix} via {gateway}"),
+            None => format!("add a default route via {gateway}"),
+        };
+        self.change(RouteNetlinkMessage::NewRoute(ask), NLM_F_CREATE | flags, &verb)
     }
 
     fn set_link(&mut self, index: u32, attributes: Vec<LinkAttribute>, verb: &str) -> Result<()> {
@@ -532,122 +559,4 @@ fn plain(address: &RouteAddress) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    /// A namespace of the test's own and a socket into it, or a reason printed and `None`.
-    fn fresh() -> Option<(Netns, Netlink)> {
-        let netns = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok()?;
-        let netlink = netns.run(Netlink::open).unwrap().unwrap();
-        Some((netns, netlink))
-    }
-
-    fn cidr(text: &str) -> Cidr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_veth_pair_is_made_moved_set_up_and_removed() {
-        let Some((_one, mut here)) = fresh() else { return };
-        let Some((two, mut there)) = fresh() else { return };
-        here.add_veth("left", "right", Some(&two)).unwrap();
-        let left = here.link("left").unwrap().unwrap();
-        let right = there.link("right").unwrap().unwrap();
-        assert_eq!(left.kind.as_deref(), Some("veth"));
-        assert!(!left.up && !left.carrier);
-
-        let mac = Mac([2, 0, 0, 0, 0, 7]);
-        here.set_mac(left.index, mac).unwrap();
-        here.set_mtu(left.index, 1280).unwrap();
-        here.set_txqueuelen(left.index, 77).unwrap();
-        here.rename(left.index, "renamed").unwrap();
-        here.set_up(left.index).unwrap();
-        there.set_up(right.index).unwrap();
-        let left = here.link_by_index(left.index).unwrap().unwrap();
-        assert!(left.up && left.carrier);
-        assert_eq!((left.name.as_str(), left.mac, left.mtu), ("renamed", Some(mac), 1280));
-        here.set_down(left.index).unwrap();
-        assert!(!here.link("renamed").unwrap().unwrap().up);
-
-        here.move_to(left.index, &two, "eth7").unwrap();
-        assert_eq!(here.link("renamed").unwrap(), None);
-        let moved = there.link("eth7").unwrap().unwrap();
-        assert_eq!(moved.mac, Some(mac));
-        there.delete(moved.index).unwrap();
-        assert_eq!(there.link("right").unwrap(), None);
-        assert_eq!(there.links().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_bridge_takes_ports_and_lets_them_go() {
-        let Some((_netns, mut netlink)) = fresh() else { return };
-        netlink.add_bridge("br0").unwrap();
-        netlink.add_veth("a", "b", None).unwrap();
-        let bridge = netlink.link("br0").unwrap().unwrap().index;
-        let port = netlink.link("a").unwrap().unwrap().index;
-        netlink.set_master(port, Some(bridge)).unwrap();
-        assert_eq!(netlink.link("a").unwrap().unwrap().master, Some(bridge));
-        netlink.set_master(port, None).unwrap();
-        assert_eq!(netlink.link("a").unwrap().unwrap().master, None);
-    }
-
-    #[test]
-    fn addresses_and_routes_are_found_as_they_were_added() {
-        let Some((_netns, mut netlink)) = fresh() else { return };
-        netlink.add_veth("a", "b", None).unwrap();
-        let index = netlink.link("a").unwrap().unwrap().index;
-        let peer = netlink.link("b").unwrap().unwrap().index;
-        netlink.set_up(peer).unwrap();
-        netlink.set_up(index).unwrap();
-        let wanted = [cidr("10.9.0.1/24"), cidr("10.9.1.1/32"), cidr("fd00:9::1/64")];
-        for address in wanted {
-            netlink.add_address(index, address, true).unwrap();
-        }
-        let found = netlink.addresses(index).unwrap();
-        for address in wanted {
-            assert!(found.iter().any(|have| have.cidr == address && !have.tentative), "{address} in {found:?}");
-        }
-        netlink.add_address(index, cidr("fd00:9::2/64"), false).unwrap();
-        let found = netlink.addresses(index).unwrap();
-        assert!(found.iter().any(|have| have.cidr == cidr("fd00:9::2/64") && have.tentative), "{found:?}");
-
-        netlink.add_route(None, "10.9.0.254".parse().unwrap(), index).unwrap();
-        netlink.add_route(None, "fd00:9::fe".parse().unwrap(), index).unwrap();
-        netlink.add_route(Some(cidr("10.77.0.0/16")), "10.9.0.254".parse().unwrap(), index).unwrap();
-        let routes = netlink.routes().unwrap();
-        let has = |destination: Option<&str>, gateway: Option<&str>| {
-            let (destination, gateway) = (destination.map(cidr), gateway.map(|text| text.parse().unwrap()));
-            routes.contains(&Route { destination, gateway, index })
-        };
-        assert!(has(None, Some("10.9.0.254")), "{routes:?}");
-        assert!(has(None, Some("fd00:9::fe")), "{routes:?}");
-        assert!(has(Some("10.77.0.0/16"), Some("10.9.0.254")), "{routes:?}");
-        assert!(has(Some("10.9.0.0/24"), None), "{routes:?}");
-    }
-
-    #[test]
-    fn a_refusal_names_the_request_and_the_kernels_reason() {
-        let Some((netns, mut netlink)) = fresh() else { return };
-        netlink.add_veth("a", "b", Some(&netns)).unwrap();
-        let taken = netlink.add_bridge("a").unwrap_err();
-        assert!(taken.is(libc::EEXIST), "{taken}");
-        assert!(taken.to_string().starts_with("cannot make bridge interface a: File exists"), "{taken}");
-
-        let index = netlink.link("a").unwrap().unwrap().index;
-        let far = netlink.add_route(None, "192.0.2.1".parse().unwrap(), index).unwrap_err();
-        assert!(far.detail.is_some(), "{far:?}");
-        assert!(netlink.delete(4711).unwrap_err().is(libc::ENODEV));
-        assert_eq!(netlink.link("nobody").unwrap(), None);
-        assert_eq!(netlink.link_by_index(4711).unwrap(), None);
-    }
-
-    #[test]
-    fn a_dump_of_many_interfaces_is_complete() {
-        let Some((_netns, mut netlink)) = fresh() else { return };
-        for number in 0..60 {
-            netlink.add_veth(&format!("a{number}"), &format!("b{number}"), None).unwrap();
-        }
-        assert_eq!(netlink.links().unwrap().len(), 121);
-    }
-}
+mod tests;
