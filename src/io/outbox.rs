@@ -9,7 +9,6 @@ use crate::switch::counters::Drop;
 use crate::switch::ids::{IdMap, PeerId, PortId};
 use crate::switch::topology::Port;
 use crate::switch::{Egress, Event, Switch};
-use crate::wire::vnet::VnetHeader;
 use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
 use std::io::IoSlice;
@@ -41,9 +40,6 @@ pub enum Notice {
     /// A TAP could not be read: the error number.
     PortFailed(PortId, i32),
 }
-
-/// The most pieces of one frame: a header and the segments of a super-frame.
-const PIECES: usize = 192;
 
 /// One thread's way out.
 pub struct Outbox {
@@ -99,18 +95,14 @@ impl Outbox {
 }
 
 impl Egress for Outbox {
-    fn deliver(&mut self, port: PortId, header: &VnetHeader, pieces: &[IoSlice<'_>], frames: usize) {
+    fn deliver(&mut self, port: PortId, pieces: &[IoSlice<'_>]) {
         let counters = &self.switch.counters;
-        let frames = frames as u64;
+        let frames = pieces.len() as u64 - 1;
         let Some(entry) = self.table.get(&port) else { return counters.drop_many(Drop::PortGone, frames) };
-        let header = header.to_bytes();
-        let mut gathered = [const { IoSlice::new(&[]) }; PIECES];
-        let used = (pieces.len() + 1).min(PIECES);
-        gathered[0] = IoSlice::new(&header);
-        gathered[1..used].copy_from_slice(&pieces[..used - 1]);
-        if entry.tap.write_vectored(&gathered[..used]).is_ok() {
+        let bytes = pieces[1..].iter().map(|piece| piece.len()).sum();
+        if entry.tap.write_vectored(pieces).is_ok() {
             counters.port_tx_frames.fetch_add(frames, Relaxed);
-            entry.port.flow.sent(frames, pieces.iter().map(|piece| piece.len()).sum());
+            entry.port.flow.sent(frames, bytes);
         } else {
             counters.drop_many(Drop::PortBlocked, frames);
             entry.port.flow.drops.fetch_add(frames, Relaxed);

@@ -28,7 +28,6 @@ pub mod staging;
 pub mod topology;
 pub mod tunnel;
 
-use crate::wire::vnet::VnetHeader;
 use arc_swap::{ArcSwap, Guard};
 use counters::{Counters, Drop};
 use fdb::{Fdb, Limits};
@@ -45,8 +44,9 @@ pub const HEADROOM: usize = crate::wire::INNER_OVERHEAD;
 
 /// Where the consequences of one input go. Nothing here fails: what cannot be done is counted by the implementor.
 pub trait Egress {
-    /// Hands `pieces`, gathered into one frame or super-frame of `frames` frames, to a local port.
-    fn deliver(&mut self, port: PortId, header: &VnetHeader, pieces: &[IoSlice<'_>], frames: usize);
+    /// Hands one frame or super-frame to a local port, gathered from `pieces`: first its virtio-net header, then one
+    /// piece for each frame that was merged.
+    fn deliver(&mut self, port: PortId, pieces: &[IoSlice<'_>]);
 
     /// Lends `fill` at least `room` bytes for a datagram to `to`; `fill` returns how many it used, or `None` to give
     /// them back.

@@ -88,7 +88,7 @@ impl Switch {
         match observed.destination.filter(|_| !destination.is_group()) {
             Some(Place::Port(id)) if id == port.id => Err(Drop::SamePort),
             Some(Place::Port(id)) => {
-                out.deliver(id, &header, &[IoSlice::new(bytes)], 1);
+                out.deliver(id, &[IoSlice::new(&header.to_bytes()), IoSlice::new(bytes)]);
                 Ok(())
             }
             Some(Place::Peer(id)) => {
@@ -113,7 +113,8 @@ impl Switch {
         }
         self.counters.flooded_frames.fetch_add(1, Relaxed);
         for other in network.ports.iter().filter(|other| other.id != port.id) {
-            out.deliver(other.id, &outgoing.header, &[IoSlice::new(&buffer[outgoing.at..])], 1);
+            let frame = IoSlice::new(&buffer[outgoing.at..]);
+            out.deliver(other.id, &[IoSlice::new(&outgoing.header.to_bytes()), frame]);
         }
         for peer in &network.peers {
             // One peer that cannot be served must not silence the rest.

@@ -142,12 +142,17 @@ impl Staging {
                 Some(run) => run.finish(&mut self.arena[item.header.clone()]),
                 None => VnetHeader::single(item.partial),
             };
-            let mut pieces = [const { IoSlice::new(&[]) }; PIECES];
-            for (slot, piece) in pieces.iter_mut().zip(&item.pieces) {
+            // Most items are one frame: only a super-frame pays for the long list.
+            let header = header.to_bytes();
+            if let [frame] = item.pieces.as_slice() {
+                out.deliver(item.port, &[IoSlice::new(&header), IoSlice::new(&self.arena[frame.clone()])]);
+                continue;
+            }
+            let mut pieces = [IoSlice::new(&header); PIECES + 1];
+            for (slot, piece) in pieces[1..].iter_mut().zip(&item.pieces) {
                 *slot = IoSlice::new(&self.arena[piece.clone()]);
             }
-            let segments = item.pieces.len();
-            out.deliver(item.port, &header, &pieces[..segments.min(PIECES)], segments);
+            out.deliver(item.port, &pieces[..=item.pieces.len()]);
         }
         self.filled = 0;
         self.used = 0;
