@@ -13,9 +13,6 @@ pub mod reload;
 pub mod report;
 pub mod request;
 
-#[cfg(test)]
-mod tests;
-
 use crate::config::{self, Config, Target};
 use crate::mesh::Mesh;
 use crate::switch::ids::{PeerId, PortId};
@@ -23,6 +20,7 @@ use crate::switch::topology::{Network, Port, Topology};
 use crate::switch::{Egress, Switch};
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
+use crate::wire::message::PARTIAL_CHECKSUM;
 use peers::PeerEntry;
 use ports::{Origin, PortEntry, State};
 use std::collections::BTreeMap;
@@ -116,7 +114,7 @@ pub struct Control<H: Host> {
     config: Config,
     identity: Identity,
     switch: Arc<Switch>,
-    mesh: Mesh,
+    mesh: Mesh<PeerId>,
     peers: BTreeMap<PeerId, PeerEntry>,
     ports: BTreeMap<String, PortEntry>,
     next_peer: u32,
@@ -130,7 +128,7 @@ pub struct Control<H: Host> {
 impl<H: Host> Control<H> {
     /// Control of `switch` by `config`; peers are called at once, ports of the file wait until they are located.
     pub fn new(mut host: H, config: Config, identity: Identity, switch: Arc<Switch>, now: Instant) -> Self {
-        let mesh = Mesh::new(host.random());
+        let mesh = Mesh::new(host.random(), PARTIAL_CHECKSUM);
         let mut control = Self {
             host,
             config,
@@ -174,8 +172,8 @@ impl<H: Host> Control<H> {
             let seconds = u32::try_from(network.ageing.as_secs()).unwrap_or(u32::MAX);
             self.switch.fdb.set_ageing(network.vni, seconds);
         }
-        let vnis = self.config.networks.iter().map(|network| network.vni).collect();
-        self.mesh.set_networks(now, vnis);
+        let elapsed = self.elapsed(now);
+        self.mesh.set_networks(elapsed, self.config.networks.iter().map(|network| network.vni));
         self.apply_static_entries();
         self.publish();
     }
@@ -227,7 +225,7 @@ impl<H: Host> Control<H> {
     fn peers_of<'a>(&'a self, network: &'a config::Network) -> impl Iterator<Item = &'a PeerEntry> {
         self.peers.values().filter(move |entry| match &entry.config.networks {
             Some(names) => names.contains(&network.name),
-            None => self.mesh.networks(entry.peer.id).is_none_or(|vnis| vnis.contains(&network.vni)),
+            None => self.greeted_networks(entry.peer.id).is_none_or(|vnis| vnis.contains(&network.vni)),
         })
     }
 
@@ -246,7 +244,13 @@ impl<H: Host> Control<H> {
             self.next_second = now + Duration::from_secs(1);
             self.remove_dead_ports();
         }
-        self.mesh.tick(now);
+        self.watch_tunnels(now);
+        self.mesh.tick(self.elapsed(now));
         self.run_mesh(now);
+    }
+
+    /// The mesh's clock.
+    fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Control, Host};
 use crate::config::{self, Endpoint};
-use crate::mesh::Output;
+use crate::mesh::{Link, Output};
 use crate::switch::ids::{PeerId, Place};
 use crate::switch::topology::Peer;
 use crate::switch::tunnel::TunnelSettings;
@@ -10,6 +10,7 @@ use crate::wire::message::PARTIAL_CHECKSUM;
 use crate::wire::{UNDERLAY_OVERHEAD_V4, UNDERLAY_OVERHEAD_V6};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// One peer of the configuration.
@@ -18,6 +19,10 @@ pub struct PeerEntry {
     pub config: config::Peer,
     /// As the switch has it.
     pub peer: Arc<Peer>,
+    /// Its endpoint when the tunnel was last looked at.
+    endpoint: Option<SocketAddr>,
+    /// Bytes sent to it when the tunnel was last looked at.
+    sent_bytes: u64,
 }
 
 impl<H: Host> Control<H> {
@@ -32,8 +37,18 @@ impl<H: Host> Control<H> {
             endpoints: self.addresses_of(&config.endpoints),
         };
         let peer = Arc::new(Peer::new(id, config.tunnel_address, &self.switch.gate, &settings, now));
-        self.mesh.add_peer(id, self.identity.address, config.tunnel_address, config.path_mtu);
-        self.peers.insert(id, PeerEntry { config: config.clone(), peer });
+        self.add_link(&peer, config);
+        self.peers.insert(id, PeerEntry { config: config.clone(), peer, endpoint: None, sent_bytes: 0 });
+    }
+
+    /// Makes the mesh see a peer afresh.
+    pub(super) fn add_link(&mut self, peer: &Peer, config: &config::Peer) {
+        let (ours, theirs) = (self.identity.address, config.tunnel_address);
+        let underlay_v6 = peer.tunnel().endpoint().is_some_and(|endpoint| endpoint.is_ipv6());
+        self.mesh.add_peer(peer.id, Link { ours, theirs, path_mtu: config.path_mtu, underlay_v6 });
+        if let Some(view) = self.mesh.peer(peer.id) {
+            peer.set_inner_limit(view.inner_limit);
+        }
     }
 
     /// 24 random bits that no other peer's tunnel has.
@@ -108,15 +123,16 @@ impl<H: Host> Control<H> {
 
     /// A session with `id` came to life.
     pub fn session_up(&mut self, now: Instant, id: PeerId) {
-        let Some(entry) = self.peers.get(&id) else { return };
-        tracing::info!("peer {}: session up with {:?}", entry.config.name, entry.peer.tunnel().endpoint());
-        self.mesh.session_up(now, id);
+        if let Some(entry) = self.peers.get(&id) {
+            tracing::info!("peer {}: session up with {:?}", entry.config.name, entry.peer.tunnel().endpoint());
+        }
+        self.watch_tunnels(now);
         self.run_mesh(now);
     }
 
     /// A message of the mesh came out of `id`'s tunnel.
     pub fn message(&mut self, now: Instant, id: PeerId, payload: &[u8]) {
-        self.mesh.input(now, id, payload);
+        self.mesh.input(self.elapsed(now), id, payload);
         self.run_mesh(now);
     }
 
@@ -124,23 +140,42 @@ impl<H: Host> Control<H> {
     pub fn too_big(&mut self, now: Instant, to: SocketAddr, bytes: usize) {
         let overhead = if to.is_ipv4() { UNDERLAY_OVERHEAD_V4 } else { UNDERLAY_OVERHEAD_V6 };
         let size = u16::try_from(bytes + overhead).unwrap_or(u16::MAX);
-        let ids: Vec<_> = self.peers.values().filter(|e| e.peer.tunnel().endpoint() == Some(to)).map(|e| e.peer.id).collect();
-        for id in ids {
-            self.mesh.too_big(now, id, size);
+        let elapsed = self.elapsed(now);
+        for (&id, entry) in &self.peers {
+            if entry.endpoint == Some(to) {
+                self.mesh.too_big(elapsed, id, size);
+            }
         }
         self.run_mesh(now);
     }
 
-    /// Does what the mesh asks for.
-    pub(super) fn run_mesh(&mut self, now: Instant) {
-        for entry in self.peers.values() {
+    /// Tells the mesh what became of the tunnels since the last look.
+    pub(super) fn watch_tunnels(&mut self, now: Instant) {
+        let elapsed = self.elapsed(now);
+        for (&id, entry) in &mut self.peers {
             let (live, endpoint) = {
                 let tunnel = entry.peer.tunnel();
                 (tunnel.is_live(), tunnel.endpoint())
             };
-            self.mesh.set_path(now, entry.peer.id, live, endpoint.is_some_and(|endpoint| endpoint.is_ipv6()));
+            if endpoint != entry.endpoint {
+                entry.endpoint = endpoint;
+                self.mesh.rerouted(elapsed, id, endpoint.is_some_and(|endpoint| endpoint.is_ipv6()));
+            }
+            match live {
+                true => self.mesh.session_up(elapsed, id),
+                false => self.mesh.session_down(id),
+            }
+            let sent = entry.peer.flow.tx_bytes.load(Relaxed);
+            if sent != entry.sent_bytes {
+                entry.sent_bytes = sent;
+                self.mesh.used(elapsed, id);
+            }
         }
-        let mut networks_changed = false;
+    }
+
+    /// Does what the mesh asks for.
+    pub(super) fn run_mesh(&mut self, now: Instant) {
+        let mut changed = false;
         while let Some(output) = self.mesh.poll_output() {
             match output {
                 Output::Send { peer, packet } => {
@@ -149,16 +184,22 @@ impl<H: Host> Control<H> {
                     }
                 }
                 Output::Changed { peer } => {
-                    if let Some(entry) = self.peers.get(&peer) {
-                        entry.peer.set_inner_limit(self.mesh.inner_limit(peer));
-                        entry.peer.set_takes_partial(self.mesh.capabilities(peer) & PARTIAL_CHECKSUM != 0);
-                        networks_changed = true;
+                    changed = true;
+                    if let (Some(entry), Some(view)) = (self.peers.get(&peer), self.mesh.peer(peer)) {
+                        let capabilities = view.greeting.map_or(0, |greeting| greeting.capabilities);
+                        entry.peer.set_inner_limit(view.inner_limit);
+                        entry.peer.set_takes_partial(capabilities & PARTIAL_CHECKSUM != 0);
                     }
                 }
             }
         }
-        if networks_changed {
+        if changed {
             self.publish();
         }
+    }
+
+    /// The VNIs a peer said it has.
+    pub(super) fn greeted_networks(&self, id: PeerId) -> Option<&[u32]> {
+        Some(&self.mesh.peer(id)?.greeting?.networks)
     }
 }

@@ -5,7 +5,7 @@
 
 use super::request::{Attach, Detach, Response};
 use super::{Control, Host, NewPort};
-use crate::config::parse::check_port;
+use crate::config::check_port;
 use crate::config::{self, Target};
 use crate::switch::ids::{PortId, Place};
 use crate::switch::topology::Port;

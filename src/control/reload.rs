@@ -7,7 +7,7 @@ use super::ports::{Origin, State};
 use super::request::Response;
 use super::{Control, Host};
 use crate::config::diff::{Change, diff};
-use crate::config::parse::check_port;
+use crate::config::check_port;
 use crate::config::{Config, FdbLimits};
 use crate::switch::fdb::Limits;
 use crate::switch::ids::PeerId;
@@ -43,10 +43,10 @@ impl<H: Host> Control<H> {
         if changes.is_empty() {
             return Response::Done(vec!["nothing changed".to_owned()]);
         }
-        let told = changes.iter().map(ToString::to_string).collect();
+        let told = changes.iter().map(describe).collect();
         self.apply(now, next, &changes);
         for change in &changes {
-            tracing::info!("reload: {change}");
+            tracing::info!("reload: {}", describe(change));
         }
         Response::Done(told)
     }
@@ -125,7 +125,9 @@ impl<H: Host> Control<H> {
         let path_changed = old.path_mtu != next.path_mtu;
         entry.config = next.clone();
         if path_changed {
-            self.mesh.set_configured_path_mtu(now, id, next.path_mtu);
+            let peer = entry.peer.clone();
+            self.add_link(&peer, next);
+            self.watch_tunnels(now);
         }
     }
 
@@ -171,5 +173,22 @@ impl<H: Host> Control<H> {
                 tracing::warn!("port {name} keeps its MTU: {reason}");
             }
         }
+    }
+}
+
+/// One change, in words.
+fn describe(change: &Change) -> String {
+    match change {
+        Change::LogLevel(_) => "log level changed".to_owned(),
+        Change::FdbLimits(_) => "FDB limits changed".to_owned(),
+        Change::PortRemoved(port) => format!("port {} removed", port.name),
+        Change::PortAdded(port) => format!("port {} added", port.name),
+        Change::PortChanged { new, .. } => format!("port {} changed", new.name),
+        Change::PeerRemoved(peer) => format!("peer {} removed", peer.name),
+        Change::PeerAdded(peer) => format!("peer {} added", peer.name),
+        Change::PeerChanged { new, .. } => format!("peer {} changed", new.name),
+        Change::NetworkRemoved(network) => format!("network {} removed", network.name),
+        Change::NetworkAdded(network) => format!("network {} added", network.name),
+        Change::NetworkChanged { new, .. } => format!("network {} changed", new.name),
     }
 }

@@ -4,8 +4,10 @@ use super::ports::{Origin, PortEntry, State};
 use super::request::{self, FdbCounts, FdbEntry, NetworkStatus, PeerStatus, PortStatus, Response, Status, Traffic};
 use super::{Control, Host};
 use crate::config::Endpoint;
+use crate::mesh::path::Basis;
 use crate::switch::counters::Drop;
 use crate::switch::ids::Place;
+use crate::wire::MIN_PATH_MTU;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -67,7 +69,8 @@ impl<H: Host> Control<H> {
 
     fn peer_statuses(&self, now: Instant) -> Vec<PeerStatus> {
         let peers = self.peers.values().map(|entry| {
-            let (id, peer) = (entry.peer.id, &entry.peer);
+            let peer = &entry.peer;
+            let view = self.mesh.peer(peer.id);
             let tunnel = peer.tunnel();
             let state = match () {
                 () if tunnel.is_live() => "up",
@@ -83,10 +86,15 @@ impl<H: Host> Control<H> {
                 endpoint: tunnel.endpoint(),
                 endpoints: entry.config.endpoints.iter().map(|endpoint| self.describe_endpoint(endpoint)).collect(),
                 handshake_age_s: tunnel.established().map(|at| now.saturating_duration_since(at).as_secs()),
-                rtt_ms: self.mesh.rtt(id).map(|rtt| rtt.as_secs_f64() * 1e3),
-                path_mtu: self.mesh.path_mtu(id),
-                path_mtu_source: self.mesh.path_mtu_source(id).to_owned(),
-                weft: self.mesh.is_weft(id),
+                rtt_ms: view.and_then(|view| view.round_trip).map(|rtt| rtt.as_secs_f64() * 1e3),
+                path_mtu: view.map_or(MIN_PATH_MTU, |view| view.path_mtu),
+                path_mtu_source: match view.map(|view| view.basis) {
+                    Some(Basis::Probed) => "probed",
+                    Some(Basis::Configured) => "configured",
+                    Some(Basis::Assumed) | None => "assumed",
+                }
+                .to_owned(),
+                weft: view.is_some_and(|view| view.greeting.is_some()),
                 networks: self.networks_of(entry),
                 tx_packets: get(&peer.flow.tx),
                 tx_bytes: get(&peer.flow.tx_bytes),
@@ -102,7 +110,7 @@ impl<H: Host> Control<H> {
             let known = self.config.networks.iter().find(|network| network.vni == *vni);
             known.map_or_else(|| format!("vni {vni}"), |network| network.name.clone())
         };
-        let told = || Some(self.mesh.networks(entry.peer.id)?.iter().map(named).collect());
+        let told = || Some(self.greeted_networks(entry.peer.id)?.iter().map(named).collect());
         entry.config.networks.clone().or_else(told)
     }
 

@@ -116,7 +116,7 @@ fn serve_one(stream: &UnixStream, calls: &Sender<Call>, sockets: &[PathBuf]) -> 
     let ask = match request {
         Request::Attach(attach) => match ports::locate(&attach.target, sockets) {
             Ok(located) => Ask::Attach(attach, located),
-            Err(error) if error.is_absent() => return Response::Absent(error.to_string()),
+            Err(error) if error.may_pass() => return Response::Absent(error.to_string()),
             Err(error) => return Response::Refused(error.to_string()),
         },
         request => Ask::Request(request),

@@ -19,7 +19,7 @@ use super::tap::{self, TapOffload};
 use super::udp::{UdpOffload, UdpSockets};
 use super::worker::Worker;
 use super::{files, keyfile, log, random};
-use crate::config::Config;
+use crate::config::{Config, check_identity};
 use crate::control::reload::limits;
 use crate::control::request::{Request, Response};
 use crate::control::{Control, Identity, MachineReport, TICK};
@@ -77,22 +77,8 @@ pub fn run(path: &Path) -> Result<(), String> {
 /// Our key and tunnel address, which no peer may have.
 fn identity(config: &Config, private: &Secret) -> Result<Identity, String> {
     let key = private.public_key();
-    let address = config.node.tunnel_address.unwrap_or_else(|| key.tunnel_address());
-    for peer in &config.peers {
-        if peer.public_key == key {
-            return Err(format!(
-                "peer {} has this member's own public key {key}: give it the key that `weft key show` prints on its host",
-                peer.name
-            ));
-        }
-        if peer.tunnel_address == address {
-            return Err(format!(
-                "peer {} and this member share the tunnel address {address}: set `tunnel_address` for one of them, on every member",
-                peer.name
-            ));
-        }
-    }
-    Ok(Identity { key, address })
+    check_identity(config, &key)?;
+    Ok(Identity { key, address: config.node.tunnel_address.unwrap_or_else(|| key.tunnel_address()) })
 }
 
 type Channel<T> = (crossbeam::channel::Sender<T>, Receiver<T>);

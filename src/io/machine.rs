@@ -2,7 +2,7 @@
 
 use super::finders;
 use super::outbox::{Outbox, PortEntry, PortTable};
-use super::ports::{self, Adopted, Located};
+use super::ports::{self, Adopted, Located, Wanted};
 use super::store::{PortRecord, Store};
 use super::tap::{Tap, TapOffload};
 use super::worker::{WorkerHandle, port_token};
@@ -83,7 +83,7 @@ impl Machine {
     /// Removes a port of an earlier run that nobody wants.
     pub fn discard(&mut self, record: &PortRecord) {
         if let Ok(Adopted::Port(tap)) = ports::adopt(record, self.offload) {
-            ports::destroy(&tap, record);
+            destroy(&tap, &record.spec.name);
         }
         self.forget(&record.spec.name);
     }
@@ -127,13 +127,17 @@ impl Host for Machine {
 
     fn create_port(&mut self, new: &NewPort<'_>, place: &Located) -> Result<(), String> {
         let port = &new.port;
-        let made = ports::create(new.spec, port.vni, new.origin, new.mtu, port.mac, self.offload, place);
-        let made = made.map_err(|error| error.to_string())?;
-        if let Err(error) = self.store.put(&made.record) {
-            ports::destroy(&made.tap, &made.record);
-            return Err(error.to_string());
-        }
-        let entered = self.enter(port.clone(), made.tap, made.record);
+        let wanted = Wanted {
+            spec: new.spec,
+            vni: port.vni,
+            origin: new.origin,
+            mtu: new.mtu,
+            mac: port.mac,
+            offload: self.offload,
+        };
+        let made = ports::create(&wanted, place).and_then(|made| made.keep(&mut self.store));
+        let (tap, record) = made.map_err(|error| error.to_string())?;
+        let entered = self.enter(port.clone(), tap, record);
         if entered.is_err() {
             self.remove_port(port.id);
         }
@@ -142,7 +146,7 @@ impl Host for Machine {
 
     fn remove_port(&mut self, id: PortId) {
         if let Some((entry, record)) = self.leave(id) {
-            ports::destroy(&entry.tap, &record);
+            destroy(&entry.tap, &record.spec.name);
             self.forget(&record.spec.name);
         }
     }
@@ -154,8 +158,9 @@ impl Host for Machine {
     }
 
     fn set_port_mtu(&mut self, id: PortId, mtu: u16) -> Result<(), String> {
-        let record = self.records.get(&id).ok_or("the port is gone")?;
-        ports::set_mtu(record, mtu).map_err(|error| error.to_string())
+        let table = self.table.load();
+        let entry = table.get(&id).ok_or("the port is gone")?;
+        ports::set_mtu(&entry.tap, mtu).map_err(|error| error.to_string())
     }
 
     fn load_config(&mut self) -> Result<Config, String> {
@@ -185,6 +190,12 @@ impl Host for Machine {
 
     fn machine(&self) -> MachineReport {
         self.report.clone()
+    }
+}
+
+fn destroy(tap: &Tap, name: &str) {
+    if let Err(error) = ports::destroy(tap) {
+        tracing::warn!("port {name}: its interface stays behind: {error}");
     }
 }
 

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod netlink;
 pub mod netns;
 pub mod outbox;
+pub mod ports;
 pub mod store;
 pub mod tap;
 pub mod udp;

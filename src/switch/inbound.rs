@@ -81,7 +81,7 @@ impl Switch {
         out: &mut impl Egress,
     ) -> Result<(), Drop> {
         let mut reply = [0; HANDSHAKE_ROOM];
-        let mut send = |out: &mut _, bytes: &[u8]| {
+        let send = |out: &mut _, bytes: &[u8]| {
             Egress::transmit(out, from, bytes.len(), |datagram: &mut [u8]| {
                 datagram[..bytes.len()].copy_from_slice(bytes);
                 Some(bytes.len())
