@@ -1,6 +1,9 @@
-//! The command line (skeleton).
-
-/// Runs the command the arguments ask for.
+//! temp
+/// x
 pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    let a: Vec<String> = std::env::args().collect();
+    match crate::io::daemon::run(std::path::Path::new(&a[3])) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(e) => { eprintln!("{e}"); std::process::ExitCode::FAILURE }
+    }
 }
