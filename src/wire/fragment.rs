@@ -26,7 +26,8 @@ pub const MAX_PACKET: usize = (INNER_OVERHEAD + MAX_FRAME).next_multiple_of(256)
 pub const MAX_FRAGMENTS: usize = 32;
 /// How long a packet may take to arrive. All fragments leave in one batch: what is later than this was lost.
 pub const TIMEOUT: Duration = Duration::from_secs(1);
-/// How many fragments of other packets may arrive before a packet's last: an eighth of the identifications.
+/// How many fragments may arrive between a packet's first and its last: those of at most 4096 packets, a sixteenth of
+/// the identifications.
 pub const OVERTAKEN: u64 = 8192;
 /// How long an unused buffer is kept.
 pub const IDLE: Duration = Duration::from_secs(10);

@@ -9,6 +9,8 @@ use proptest::sample::Index;
 
 /// A frame and its partial checksum, if it is partial.
 type Sent = (Vec<u8>, Option<PartialChecksum>);
+/// A frame of a run.
+type Member = (Candidate, Sent);
 
 fn sent(spec: &Spec, partial: bool) -> Sent {
     if partial { (spec.frame_partial(), Some(spec.partial())) } else { (spec.frame(), None) }
@@ -23,7 +25,7 @@ fn candidate(spec: &Spec, partial: bool) -> Candidate {
 }
 
 /// The super-frame of a run over `frames`, as the caller would gather it.
-fn gather(run: &Run, frames: &[(Candidate, Sent)]) -> (Vec<u8>, VnetHeader) {
+fn gather(run: &Run, frames: &[Member]) -> (Vec<u8>, VnetHeader) {
     let header_len = run.first.header_len();
     let mut whole = frames[0].1.0[..header_len].to_vec();
     let vnet = run.finish(&mut whole);
@@ -35,7 +37,8 @@ fn gather(run: &Run, frames: &[(Candidate, Sent)]) -> (Vec<u8>, VnetHeader) {
 
 /// Merges as a caller does: one open run per flow. Returns super-frames by flow, in order.
 fn merge_all(frames: Vec<Sent>) -> Vec<(Vec<u8>, VnetHeader)> {
-    let mut runs: Vec<(Run, Vec<(Candidate, Sent)>, bool)> = Vec::new();
+    // Each with its members, and whether it is the open one of its flow.
+    let mut runs: Vec<(Run, Vec<Member>, bool)> = Vec::new();
     for frame in frames {
         let Inspection::Mergeable(candidate) = inspect(&frame.0, frame.1) else { panic!("not mergeable") };
         let open = runs.iter_mut().find(|(run, _, open)| *open && run.key() == candidate.key());
