@@ -1,5 +1,6 @@
 //! Syscalls, threads, clocks and unsafe (skeleton).
 
+pub mod container;
 pub mod keyfile;
 pub mod netlink;
 pub mod netns;
