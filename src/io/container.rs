@@ -107,7 +107,10 @@ pub fn resolve(name: &str, sockets: &[PathBuf]) -> Result<Running, ContainerErro
 fn resolve_with(name: &str, sockets: &[PathBuf], storage: &Storage) -> Result<Running, ContainerError> {
     // The engines' own rule for names, which also keeps one from reaching into an HTTP request or up a directory.
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
-        return Err(ContainerError::NotFound { name: name.to_owned(), asked: vec!["nobody: it is no name".to_owned()] });
+        return Err(ContainerError::NotFound {
+            name: name.to_owned(),
+            asked: vec!["nobody: it is no name".to_owned()],
+        });
     }
     let mut asked = Vec::new();
     let mut found: Vec<(String, String, Result<i32, String>)> = Vec::new();

@@ -4,6 +4,7 @@ pub mod container;
 pub mod keyfile;
 pub mod netlink;
 pub mod netns;
+pub mod ports;
 pub mod store;
 pub mod tap;
 
