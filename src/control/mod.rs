@@ -206,13 +206,16 @@ impl<H: Host> Control<H> {
         let peers: Vec<_> = self.peers.values().map(|entry| entry.peer.clone()).collect();
         let networks = self.config.networks.iter().map(|network| {
             let restricted = self.peers.values().any(|peer| peer.config.networks.is_some());
-            let admitted = |peer: &&PeerEntry| {
-                peer.config.networks.as_ref().is_none_or(|names| names.contains(&network.name))
-            };
+            let admitted =
+                |peer: &&PeerEntry| peer.config.networks.as_ref().is_none_or(|names| names.contains(&network.name));
             Network {
                 vni: network.vni,
                 mtu: network.mtu,
-                ports: self.up_ports().filter(|(_, port, _)| port.vni == network.vni).map(|(_, p, _)| p.clone()).collect(),
+                ports: self
+                    .up_ports()
+                    .filter(|(_, port, _)| port.vni == network.vni)
+                    .map(|(_, p, _)| p.clone())
+                    .collect(),
                 peers: self.peers_of(network).map(|entry| entry.peer.clone()).collect(),
                 admits: restricted.then(|| self.peers.values().filter(admitted).map(|entry| entry.peer.id).collect()),
             }

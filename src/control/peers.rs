@@ -83,10 +83,11 @@ impl<H: Host> Control<H> {
 
     /// Asks the host for all names that the file's endpoints need.
     pub(super) fn resolve(&mut self) {
-        let names = self.peers.values().flat_map(|entry| &entry.config.endpoints).filter_map(|endpoint| match endpoint {
-            Endpoint::Name(name, port) => Some((name.clone(), *port)),
-            Endpoint::Address(_) => None,
-        });
+        let names =
+            self.peers.values().flat_map(|entry| &entry.config.endpoints).filter_map(|endpoint| match endpoint {
+                Endpoint::Name(name, port) => Some((name.clone(), *port)),
+                Endpoint::Address(_) => None,
+            });
         let names: std::collections::BTreeSet<_> = names.collect();
         self.resolved.retain(|name, _| names.contains(name));
         self.host.resolve(names.into_iter().collect());

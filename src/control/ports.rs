@@ -7,7 +7,7 @@ use super::request::{Attach, Detach, Response};
 use super::{Control, Host, NewPort};
 use crate::config::check_port;
 use crate::config::{self, Target};
-use crate::switch::ids::{PortId, Place};
+use crate::switch::ids::{Place, PortId};
 use crate::switch::topology::Port;
 use crate::wire::announce;
 use crate::wire::ethernet::Mac;
@@ -132,7 +132,8 @@ impl<H: Host> Control<H> {
         })?;
         let others: Vec<_> = self.ports.values().map(|entry| entry.spec.clone()).collect();
         check_port(spec, network, &others)?;
-        let taken = spec.mac.and_then(|mac| self.up_ports().find(|(_, port, used)| *used == mac && port.vni == network.vni));
+        let taken =
+            spec.mac.and_then(|mac| self.up_ports().find(|(_, port, used)| *used == mac && port.vni == network.vni));
         if let Some((name, _, mac)) = taken {
             return Err(format!("the MAC address {mac} is already port {name}'s: choose another with --mac"));
         }

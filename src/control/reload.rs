@@ -6,8 +6,8 @@
 use super::ports::{Origin, State};
 use super::request::Response;
 use super::{Control, Host};
-use crate::config::diff::{Change, diff};
 use crate::config::check_port;
+use crate::config::diff::{Change, diff};
 use crate::config::{Config, FdbLimits};
 use crate::switch::fdb::Limits;
 use crate::switch::ids::PeerId;
@@ -16,11 +16,7 @@ use std::time::Instant;
 
 /// The FDB's bounds as the switch has them.
 pub fn limits(limits: FdbLimits) -> Limits {
-    Limits {
-        max_entries: limits.max_entries,
-        max_per_port: limits.max_per_port,
-        max_per_peer: limits.max_per_peer,
-    }
+    Limits { max_entries: limits.max_entries, max_per_port: limits.max_per_port, max_per_peer: limits.max_per_peer }
 }
 
 impl<H: Host> Control<H> {
@@ -63,9 +59,13 @@ impl<H: Host> Control<H> {
             let spec = &entry.spec;
             let here = self.network(&spec.network).map(|network| network.vni);
             let Some(network) = next.networks.iter().find(|n| n.name == spec.network && Some(n.vni) == here) else {
-                return Err(format!("network {} still has the attached port {}: detach it first", spec.network, spec.name));
+                return Err(format!(
+                    "network {} still has the attached port {}: detach it first",
+                    spec.network, spec.name
+                ));
             };
-            check_port(spec, network, &next.ports).map_err(|reason| format!("attached port {}: {reason}", spec.name))?;
+            check_port(spec, network, &next.ports)
+                .map_err(|reason| format!("attached port {}: {reason}", spec.name))?;
         }
         Ok(())
     }
@@ -94,7 +94,9 @@ impl<H: Host> Control<H> {
     }
 
     fn apply_peers(&mut self, now: Instant, old: &Config) {
-        let id_of = |this: &Self, key: PublicKey| this.peers.iter().find(|(_, e)| e.config.public_key == key).map(|(&id, _)| id);
+        let id_of = |this: &Self, key: PublicKey| {
+            this.peers.iter().find(|(_, e)| e.config.public_key == key).map(|(&id, _)| id)
+        };
         for peer in &old.peers {
             if !self.config.peers.iter().any(|kept| kept.public_key == peer.public_key)
                 && let Some(id) = id_of(self, peer.public_key)

@@ -137,7 +137,8 @@ impl<H: Host> Control<H> {
             State::Up { port } => ("up".to_owned(), Some(port.mac), Some(&port.flow)),
             State::Waiting(reason) => (format!("waiting: {reason}"), entry.spec.mac, None),
         };
-        let get = |pick: fn(&crate::switch::counters::Flow) -> &AtomicU64| flow.map_or(0, |flow| pick(flow).load(Relaxed));
+        let get =
+            |pick: fn(&crate::switch::counters::Flow) -> &AtomicU64| flow.map_or(0, |flow| pick(flow).load(Relaxed));
         PortStatus {
             name: entry.spec.name.clone(),
             network: entry.spec.network.clone(),
@@ -166,7 +167,12 @@ impl<H: Host> Control<H> {
             subnets: network.subnets.iter().map(ToString::to_string).collect(),
             mtu: network.mtu,
             ageing_s: network.ageing.as_secs(),
-            ports: self.ports.values().filter(|e| e.spec.network == network.name).map(|e| e.spec.name.clone()).collect(),
+            ports: self
+                .ports
+                .values()
+                .filter(|e| e.spec.network == network.name)
+                .map(|e| e.spec.name.clone())
+                .collect(),
             peers: self.peers_of(network).map(|entry| entry.config.name.clone()).collect(),
             fdb_entries: self.switch.fdb.len_of(network.vni),
         });

@@ -83,7 +83,10 @@ impl Api {
                 let Ok(stream) = stream else { continue };
                 if busy.fetch_add(1, SeqCst) >= CONNECTIONS {
                     busy.fetch_sub(1, SeqCst);
-                    let _ = answer(&stream, &Response::Refused(format!("{CONNECTIONS} callers are being served: try again")));
+                    let _ = answer(
+                        &stream,
+                        &Response::Refused(format!("{CONNECTIONS} callers are being served: try again")),
+                    );
                     continue;
                 }
                 let (calls, sockets, done) = (calls.clone(), sockets.clone(), busy.clone());

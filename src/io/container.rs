@@ -4,7 +4,7 @@
 //!
 //! * every configured socket that speaks Docker's API (dockerd, and `podman system service`):
 //!   `GET /containers/NAME/json`;
-//! * Podman's own storage on the disk ([`podman`]), since Podman needs no service to run containers.
+//! * Podman's own storage on the disk, since Podman needs no service to run containers.
 //!
 //! One container seen through two sockets is one container: they agree on its id.
 
@@ -129,7 +129,7 @@ fn resolve_with(name: &str, sockets: &[PathBuf], storage: &Storage) -> Result<Ru
                     Some(_) => {}
                 }
             }
-            Err(source) => failed = failed.or(Some((engine.clone(), source))),
+            Err(source) => failed = failed.or_else(|| Some((engine.clone(), source))),
         }
         asked.push(engine);
     }

@@ -132,8 +132,7 @@ fn start(
     let outbox = Outbox::new(switch.clone(), sockets[0].clone(), table.clone(), events.notices.0.clone());
     let (seek, resolve) = start_finders(&events.found.0, config.node.container_sockets.clone())
         .map_err(|error| format!("cannot start a thread: {error}"))?;
-    let machine =
-        Machine::new(path.to_owned(), tap_offload, table, store, workers, outbox, seek, resolve, report);
+    let machine = Machine::new(path.to_owned(), tap_offload, table, store, workers, outbox, seek, resolve, report);
     let left = machine.left_ports();
     let mut control = Control::new(machine, config, identity, switch, now);
     for record in left {

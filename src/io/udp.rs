@@ -85,10 +85,7 @@ impl UdpSockets {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).map_err(|e| e.to_string())?;
             set_option(&socket, SOL_UDP, option, value).map_err(|e| format!("not supported by this kernel: {e}"))
         };
-        [
-            ("udp_segment", probe(wanted.segment, UDP_SEGMENT, 1400)),
-            ("udp_gro", probe(wanted.gro, UDP_GRO, 1)),
-        ]
+        [("udp_segment", probe(wanted.segment, UDP_SEGMENT, 1400)), ("udp_gro", probe(wanted.gro, UDP_GRO, 1))]
     }
 
     /// Whether runs still leave as UDP_SEGMENT sends; a device that cannot do it switches it off.
@@ -268,9 +265,8 @@ impl SendBatch {
                 next += 1;
                 continue;
             }
-            let end = (next..range.end)
-                .find(|&at| !sockets.segments() && self.runs[at].count > 1)
-                .unwrap_or(range.end);
+            let end =
+                (next..range.end).find(|&at| !sockets.segments() && self.runs[at].count > 1).unwrap_or(range.end);
             match self.send_many(socket.as_raw_fd(), next..end) {
                 Ok(taken) => {
                     sent.datagrams += count(&self.runs[next..next + taken]);

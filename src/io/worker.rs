@@ -184,7 +184,8 @@ impl Worker {
                     return false;
                 }
             };
-            let Some((header, _)) = self.frame[HEADROOM..HEADROOM + length].split_first_chunk::<{ vnet::LEN }>() else {
+            let Some((header, _)) = self.frame[HEADROOM..HEADROOM + length].split_first_chunk::<{ vnet::LEN }>()
+            else {
                 continue;
             };
             let header = VnetHeader::parse(header);

@@ -54,9 +54,7 @@ impl Switch {
                     }
                     match &mut held {
                         None => Err(Drop::UnknownSession),
-                        Some((peer, tunnel)) => {
-                            self.data(now, &topology, peer, tunnel, from, datagram, staging, out)
-                        }
+                        Some((peer, tunnel)) => self.data(now, &topology, peer, tunnel, from, datagram, staging, out),
                     }
                 }
                 Some(claim) => {
@@ -96,9 +94,7 @@ impl Switch {
                     return Err(Drop::HandshakeLimited);
                 }
             },
-            Claim::Reply(index) | Claim::Data(index) => {
-                topology.peer_by_index(index).ok_or(Drop::UnknownSession)?
-            }
+            Claim::Reply(index) | Claim::Data(index) => topology.peer_by_index(index).ok_or(Drop::UnknownSession)?,
         };
         let mut tunnel = peer.tunnel();
         let outcome = tunnel.handshake(now, from, datagram, &mut reply)?;

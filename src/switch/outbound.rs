@@ -214,19 +214,22 @@ impl<E: Egress> Sender<'_, E> {
     /// Wraps the frame `buffer[head..end]` and sends it, in fragments if it must be. The bytes in front of `head` and
     /// the checksum field are the caller's to restore.
     fn frame(&mut self, head: usize, end: usize, partial: Option<PartialChecksum>) {
-        let signalled = partial.filter(|&partial| self.peer.takes_partial() && vxlan::can_signal(partial));
+        let packet = head - INNER_OVERHEAD;
+        let fits = end - packet <= self.peer.inner_limit();
+        // A packet in pieces carries its own checksum: only that tells if pieces of two packets were joined (RFC 4963).
+        let signalled = partial.filter(|&p| fits && self.peer.takes_partial() && vxlan::can_signal(p));
         if let (Some(partial), None) = (partial, signalled) {
             let (start, offset) = (usize::from(partial.start), usize::from(partial.offset));
             if checksum::finish(&mut self.buffer[head..end], start, offset).is_err() {
                 return self.switch.counters.drop(Drop::MalformedFrame);
             }
         }
-        let packet = head - INNER_OVERHEAD;
         let &Outgoing { address, vni, flow, .. } = self.outgoing;
-        let identification = self.tunnel.next_identification();
+        // Only fragments need an identification of their own (RFC 6864); drawing fewer makes them last longer.
+        let identification = if fits { 0 } else { self.tunnel.next_identification() };
         let header = &mut self.buffer[packet..head];
         vxlan::emit(header, address, self.peer.address, identification, vni, flow, signalled, end - head);
-        if end - packet <= self.peer.inner_limit() {
+        if fits {
             self.packet(packet, end);
         } else {
             self.fragments(packet, end);

@@ -71,7 +71,9 @@ impl Staging {
         if self.merge {
             match inspect(&self.arena[range.clone()], partial) {
                 Inspection::Mergeable(candidate) if !alone => {
-                    let payload = range.start + candidate.header_len()..range.end;
+                    // The padding of a short frame is not part of its payload.
+                    let payload = range.start + candidate.header_len();
+                    let payload = payload..payload + candidate.payload_len();
                     if let Some(at) = self.open_run(port, candidate.key()) {
                         let item = &mut self.items[at];
                         if item.pieces.len() < PIECES && item.run.as_mut().is_some_and(|run| run.append(&candidate)) {
@@ -80,8 +82,8 @@ impl Staging {
                         }
                         self.close(at);
                     }
-                    let header = range.start..payload.start;
-                    self.push(port, Some(Run::new(&candidate)), header, partial, range);
+                    let (header, frame) = (range.start..payload.start, range.start..payload.end);
+                    self.push(port, Some(Run::new(&candidate)), header, partial, frame);
                     if self.open.len() == OPEN_RUNS {
                         self.open.remove(0);
                     }

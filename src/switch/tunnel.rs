@@ -252,7 +252,13 @@ impl Tunnel {
     ///
     /// # Errors
     /// The reason to count; the tunnel is as before.
-    pub fn open(&mut self, now: Instant, from: SocketAddr, datagram: &[u8], packet: &mut [u8]) -> Result<usize, Drop> {
+    pub fn open(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        packet: &mut [u8],
+    ) -> Result<usize, Drop> {
         if packet.len() < datagram.len().max(HANDSHAKE_ROOM) {
             return Err(Drop::MalformedPacket);
         }
@@ -403,7 +409,3 @@ impl Tunnel {
         expired
     }
 }
-
-#[cfg(test)]
-#[path = "tunnel_tests.rs"]
-mod tests;

@@ -68,6 +68,11 @@ fn attach(container: &Container, addresses: &[&str]) -> Result<MadePort, PortErr
     create(&wanted(&spec(Target::Pid(container.pid()), addresses)), &container.located())
 }
 
+/// Does something in the container that must work.
+fn there<T: Send>(at: &Located, job: impl FnOnce(&mut Netlink) -> Result<T, NetlinkError> + Send) -> T {
+    inside(&at.netns, |netlink| Ok(job(netlink).unwrap())).unwrap()
+}
+
 fn links(netns: &Netns) -> Vec<String> {
     let links = netns.run(|| Netlink::open().unwrap().links().unwrap()).unwrap();
     links.into_iter().map(|link| link.name).collect()
@@ -170,18 +175,16 @@ fn a_port_is_preferred_to_the_default_route_that_was_there_and_gives_it_back() {
             let routes = at.netns.run(|| Netlink::open().unwrap().routes().unwrap()).unwrap();
             routes.into_iter().find(|route| route.destination.is_none())?.gateway
         };
-        inside(&at.netns, |netlink| {
-            netlink.add_veth("eth0", "peer", None).unwrap();
+        there(&at, |netlink| {
+            netlink.add_veth("eth0", "peer", None)?;
             for name in ["peer", "eth0"] {
-                let index = netlink.link(name).unwrap().unwrap().index;
-                netlink.set_up(index).unwrap();
+                let index = netlink.link(name)?.unwrap().index;
+                netlink.set_up(index)?;
             }
-            let index = netlink.link("eth0").unwrap().unwrap().index;
-            netlink.add_address(index, "172.17.0.2/16".parse().unwrap(), true).unwrap();
-            netlink.add_route(None, "172.17.0.1".parse().unwrap(), index).unwrap();
-            Ok(())
-        })
-        .unwrap();
+            let index = netlink.link("eth0")?.unwrap().index;
+            netlink.add_address(index, "172.17.0.2/16".parse().unwrap(), true)?;
+            netlink.add_route(None, "172.17.0.1".parse().unwrap(), index)
+        });
         let made = attach(&container, &["10.9.0.1/24@10.9.0.254"]).unwrap();
         assert_eq!(first(), Some("10.9.0.254".parse().unwrap()));
         drop(made);
@@ -195,13 +198,12 @@ fn what_is_in_the_way_is_named_and_nothing_is_left_behind() {
         let container = Container::start();
         let at = container.located();
         let in_the_way = |name: &str, address: &str| {
-            inside(&at.netns, |netlink| {
-                netlink.add_veth(name, "peer", None).unwrap();
-                let index = netlink.link(name).unwrap().unwrap().index;
-                netlink.add_address(index, address.parse().unwrap(), true).unwrap();
+            there(&at, |netlink| {
+                netlink.add_veth(name, "peer", None)?;
+                let index = netlink.link(name)?.unwrap().index;
+                netlink.add_address(index, address.parse().unwrap(), true)?;
                 Ok(index)
             })
-            .unwrap()
         };
         let index = in_the_way("eth1", "192.0.2.1/24");
         let error = attach(&container, &[]).unwrap_err().to_string();
@@ -210,7 +212,7 @@ fn what_is_in_the_way_is_named_and_nothing_is_left_behind() {
             error,
             format!("interface eth1 already exists in {place} (a veth): choose another name with --ifname")
         );
-        inside(&at.netns, |netlink| Ok(netlink.delete(index).unwrap())).unwrap();
+        there(&at, |netlink| netlink.delete(index));
 
         in_the_way("eth0", "10.9.0.1/16");
         let error = attach(&container, &["10.8.0.1/24", "10.9.0.1/24"]).unwrap_err().to_string();
@@ -236,7 +238,7 @@ fn a_name_taken_at_the_last_moment_leaves_nothing_behind_either() {
         let container = Container::start();
         let at = container.located();
         let mut here = Netlink::open().unwrap();
-        inside(&at.netns, |netlink| Ok(netlink.add_bridge("eth1").unwrap())).unwrap();
+        there(&at, |netlink| netlink.add_bridge("eth1"));
         let tap = Tap::create(TEMPORARY, OFFLOAD).unwrap();
         let index = here.link(&tap.name().unwrap()).unwrap().unwrap().index;
         assert!(here.move_to(index, &at.netns, "eth1").unwrap_err().is(libc::EEXIST));
@@ -292,13 +294,12 @@ fn a_killed_daemons_port_is_adopted_with_everything_on_it() {
 
         // A container may rename what it has.
         drop(tap);
-        inside(&at.netns, |netlink| {
-            let index = netlink.link("eth1").unwrap().unwrap().index;
-            netlink.set_down(index).unwrap();
-            netlink.rename(index, "lan").unwrap();
-            Ok(netlink.set_up(index).unwrap())
-        })
-        .unwrap();
+        there(&at, |netlink| {
+            let index = netlink.link("eth1")?.unwrap().index;
+            netlink.set_down(index)?;
+            netlink.rename(index, "lan")?;
+            netlink.set_up(index)
+        });
         let Adopted::Port(tap) = adopt(&record, OFFLOAD).unwrap() else { panic!("the port is gone") };
         set_mtu(&tap, 1300).unwrap();
         destroy(&tap).unwrap();
