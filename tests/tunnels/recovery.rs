@@ -33,8 +33,7 @@ fn after_silence_of_any_length_the_first_packet_arrives() {
 /// What is said during an outage is lost; what is said after it must get through within a retry of five seconds.
 #[test]
 fn after_an_outage_of_any_length_traffic_flows_again_within_a_retry() {
-    let patterns: [[Option<Duration>; 2]; 4] =
-        [[Some(S), Some(S)], [Some(S), None], [None, Some(S)], [None, None]];
+    let patterns: [[Option<Duration>; 2]; 4] = [[Some(S), Some(S)], [Some(S), None], [None, Some(S)], [None, None]];
     for [a, b] in &acquaintances() {
         for every in patterns {
             let mut talk = Talk::between(a, b);
