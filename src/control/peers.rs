@@ -125,7 +125,8 @@ impl<H: Host> Control<H> {
     /// A session with `id` came to life.
     pub fn session_up(&mut self, now: Instant, id: PeerId) {
         if let Some(entry) = self.peers.get(&id) {
-            tracing::info!("peer {}: session up with {:?}", entry.config.name, entry.peer.tunnel().endpoint());
+            let endpoint = entry.peer.tunnel().endpoint().map(|endpoint| endpoint.to_string());
+            tracing::info!("peer {}: session up with {}", entry.config.name, endpoint.unwrap_or_default());
         }
         self.watch_tunnels(now);
         self.run_mesh(now);
