@@ -8,6 +8,7 @@ use std::time::Duration;
 use weft::config::error::Errors;
 use weft::config::keys::{self, Absent};
 use weft::config::parse::{Defaults, MAX_FILE, parse};
+use weft::config::reference;
 use weft::config::{Config, Endpoint, LogLevel, Port, StaticPlace, Target, check_identity, check_port};
 
 const BETA_KEY: &str = "S3Lq3SdLf7QGdu1mNkYPDnHPhbtSNYRTlFmgzYw8ORU=";
@@ -533,7 +534,7 @@ fn the_reference_is_what_the_table_of_keys_says() {
     let text = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).unwrap();
     let (_, after) = rest.split_once(END).unwrap();
-    let expected = format!("{before}{BEGIN}\n{}{END}{after}", keys::reference());
+    let expected = format!("{before}{BEGIN}\n{}{END}{after}", reference::markdown());
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &expected).unwrap();
     } else {

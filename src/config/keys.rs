@@ -2,10 +2,8 @@
 //! what it means.
 //!
 //! The reader takes types, bounds and defaults from here and nowhere else; unknown keys are compared with it for a
-//! suggestion; `docs/configuration.md` is written from it by [`reference`]; and a test changes every key in turn to
+//! suggestion; `docs/configuration.md` is written from it by [`super::reference`]; and a test changes every key in turn to
 //! see that [`super::diff`] treats it as `live` says.
-
-use std::fmt::Write;
 
 /// What values a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -443,109 +441,9 @@ pub fn table(name: &str) -> Option<&'static Table> {
     TABLES.iter().find(|table| table.name == name)
 }
 
-/// The candidate that `name` is probably a slip of the pen for.
-pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Nobody mistypes a key into something this long, and the distance takes time in its length.
-    const LONGEST: usize = 40;
-    if name.len() > LONGEST {
-        return None;
-    }
-    let tolerated = 1 + name.chars().count() / 4;
-    candidates
-        .map(|candidate| (edits(name, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= tolerated && *distance < candidate.len())
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// How many letters must be inserted, removed, replaced or swapped with their neighbour to make `a` from `b`
-/// (optimal string alignment).
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
-}
-
-/// The reference of all keys in Markdown, which `docs/configuration.md` holds between two marks.
-pub fn reference() -> String {
-    let mut text = String::new();
-    for table in TABLES {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "### `{}`\n\n{}\n\n", table.header(), table.doc);
-        text.push_str("| key | value | when absent | example | applied by |\n|---|---|---|---|---|\n");
-        for key in table.keys {
-            let applied = if key.live { "reload" } else { "restart" };
-            let (name, kind, absent) = (key.name, key.kind.describe(), key.absent.describe());
-            let _ = writeln!(text, "| `{name}` | {kind} | {absent} | `{}` | {applied} |", key.example);
-        }
-        text.push('\n');
-        for key in table.keys {
-            let _ = writeln!(text, "- **`{}`**: {}", key.name, key.doc);
-        }
-        text.push('\n');
-    }
-    text
-}
-
-impl Kind {
-    /// The kind in the words of the reference.
-    pub fn describe(self) -> String {
-        match self {
-            Self::Boolean => "`true` or `false`".to_owned(),
-            Self::Integer { least, most } => format!("integer, {least} to {most}"),
-            Self::Text(form) | Self::Secret(form) => format!("string: {form}"),
-            Self::List(form) => format!("list of strings: each {form}"),
-            Self::Tables => "list of tables".to_owned(),
-        }
-    }
-}
-
-impl Absent {
-    /// The consequence in the words of the reference.
-    pub fn describe(self) -> String {
-        match self {
-            Self::Refused => "**required**".to_owned(),
-            Self::Boolean(value) => format!("`{value}`"),
-            Self::Integer(value) => format!("`{value}`"),
-            Self::Text(value) => format!("`\"{value}\"`"),
-            Self::List(values) => format!("`{values:?}`"),
-            Self::Means(words) => words.to_owned(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_slip_of_the_pen_is_recognised_and_a_different_word_is_not() {
-        let keys = || PEER.keys.iter().map(|key| key.name);
-        assert_eq!(nearest("endpoint", keys()), Some("endpoints"));
-        assert_eq!(nearest("pubilc_key", keys()), Some("public_key"));
-        assert_eq!(nearest("Keep_alive", keys()), Some("keepalive"));
-        assert_eq!(nearest("colour", keys()), None);
-        assert_eq!(nearest(&"x".repeat(100_000), keys()), None);
-    }
-
-    #[test]
-    fn edits_count_swapped_neighbours_once() {
-        for (a, b, distance) in [("", "abc", 3), ("abc", "abc", 0), ("abc", "acb", 1), ("abcd", "bcd", 1)] {
-            assert_eq!((edits(a, b), edits(b, a)), (distance, distance), "{a} {b}");
-        }
-    }
 
     #[test]
     fn no_key_stands_twice_and_every_text_is_a_sentence() {

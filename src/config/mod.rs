@@ -11,6 +11,8 @@ pub mod error;
 pub mod keys;
 pub mod parse;
 mod reader;
+pub mod reference;
+mod suggest;
 pub mod text;
 
 pub use check::{check_identity, check_port};

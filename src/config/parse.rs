@@ -12,6 +12,7 @@ use super::check::{self, Found};
 use super::error::Errors;
 use super::keys;
 use super::reader::{Report, Section, described, sections, shortened};
+use super::suggest::nearest;
 use super::text::{NotAnIfname, check_ifname, is_name, is_port_name, mac_from_text};
 use super::{
     Config, Endpoint, FdbLimits, LogLevel, Network, Node, Offload, Peer, Port, PortAddress, StaticEntry, StaticPlace,
@@ -69,7 +70,7 @@ pub fn parse(
     for error in &syntax {
         report.syntax(error);
     }
-    let directory = Path::new(file_name).parent().unwrap_or(Path::new(""));
+    let directory = Path::new(file_name).parent().unwrap_or_else(|| Path::new(""));
     let mut walk = Walk { report, directory, read };
     walk.known_tables(document.get_ref());
 
@@ -112,7 +113,7 @@ impl<'t> Walk<'t> {
             let homes: Vec<_> = known().filter(|table| table.key(name).is_some()).map(keys::Table::header).collect();
             let remedy = if !homes.is_empty() {
                 format!("it is a key of {}: put it below such a line", homes.join(" and "))
-            } else if let Some(meant) = keys::nearest(name, known().map(|table| table.name)) {
+            } else if let Some(meant) = nearest(name, known().map(|table| table.name)) {
                 let header = known().find(|table| table.name == meant).map(keys::Table::header);
                 format!("did you mean {}?", header.unwrap_or_default())
             } else {

@@ -7,6 +7,7 @@
 
 use super::error::{ConfigError, Errors};
 use super::keys::{self, Absent, Key, Kind, Table};
+use super::suggest::nearest;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::Range;
@@ -123,7 +124,7 @@ impl<'t> Section<'t> {
     fn suggestion(&self, name: &str) -> String {
         let elsewhere: Vec<String> =
             keys::TABLES.iter().filter(|table| table.key(name).is_some()).map(Table::header).collect();
-        if let Some(meant) = keys::nearest(name, self.about.keys.iter().map(|key| key.name)) {
+        if let Some(meant) = nearest(name, self.about.keys.iter().map(|key| key.name)) {
             format!("did you mean '{meant}'?")
         } else if elsewhere.is_empty() {
             let known: Vec<&str> = self.about.keys.iter().map(|key| key.name).collect();
@@ -312,7 +313,7 @@ impl<'t> Section<'t> {
     }
 
     /// The tables of an array of tables within this one.
-    pub(super) fn tables(&self, report: &mut Report<'_>, name: &str) -> Vec<Section<'t>> {
+    pub(super) fn tables(&self, report: &mut Report<'_>, name: &str) -> Vec<Self> {
         let (key, value) = self.find(report, name);
         let path = format!("{}.{name}", self.about.name);
         let (Some(value), Some(about)) = (value, keys::table(&path)) else { return Vec::new() };
