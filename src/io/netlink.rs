@@ -11,18 +11,18 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NlasIterator,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
+
+mod read;
 
 /// How often a dump is asked for again when the tables change under it. Each round is a whole dump, so a machine
 /// that is busier than this is told, not waited for.
@@ -150,7 +150,7 @@ impl Netlink {
     /// [`NetlinkError`].
     pub fn links(&mut self) -> Result<Vec<Link>> {
         let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "list interfaces")?;
-        Ok(answers.into_iter().filter_map(read_link).collect())
+        Ok(answers.into_iter().filter_map(read::link).collect())
     }
 
     /// Makes a pair of connected interfaces, the peer in `peer_ns` if there is one. Both are down.
@@ -311,7 +311,7 @@ impl Netlink {
     /// [`NetlinkError`].
     pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
         let answers = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), "list addresses")?;
-        Ok(answers.into_iter().filter_map(read_address).collect())
+        Ok(answers.into_iter().filter_map(read::address).collect())
     }
 
     /// Adds a route; `None` is the default route of the gateway's family.
@@ -340,7 +340,7 @@ impl Netlink {
     /// [`NetlinkError`].
     pub fn routes(&mut self) -> Result<Vec<Route>> {
         let answers = self.dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()), "list routes")?;
-        Ok(answers.into_iter().filter_map(read_route).collect())
+        Ok(answers.into_iter().filter_map(read::route).collect())
     }
 
     fn add_link(&mut self, name: &str, kind: InfoKind, data: InfoData) -> Result<()> {
@@ -394,7 +394,7 @@ impl Netlink {
 
     fn one_link(&mut self, ask: LinkMessage, verb: &str) -> Result<Option<Link>> {
         match self.ask(RouteNetlinkMessage::GetLink(ask), NLM_F_ACK, verb) {
-            Ok(answer) => Ok(answer.messages.into_iter().find_map(read_link)),
+            Ok(answer) => Ok(answer.messages.into_iter().find_map(read::link)),
             Err(error) if error.is(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
@@ -480,82 +480,6 @@ fn kernel_text(acknowledgement: &[u8]) -> Option<String> {
     let text =
         NlasIterator::new(attributes).filter_map(std::result::Result::ok).find(|nla| nla.kind() == ACK_TEXT)?;
     Some(String::from_utf8_lossy(text.value()).trim_end_matches('\0').to_owned())
-}
-
-fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let flags = message.header.flags;
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        mac: None,
-        mtu: 0,
-        up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
-        kind: None,
-        master: None,
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(octets) => link.mac = octets.try_into().ok().map(Mac),
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Controller(master) => link.master = Some(master),
-            LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-fn read_address(message: RouteNetlinkMessage) -> Option<Address> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    // IFA_LOCAL is our end; IFA_ADDRESS is the other end of a point-to-point link, and all that IPv6 has otherwise.
-    let (mut local, mut address) = (None, None);
-    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(ip) => local = Some(*ip),
-            AddressAttribute::Address(ip) => address = Some(*ip),
-            AddressAttribute::Flags(all) => flags = *all,
-            _ => {}
-        }
-    }
-    let cidr = Cidr { address: local.or(address)?, prefix: message.header.prefix_len };
-    Some(Address { index: message.header.index, cidr, tentative: flags.contains(AddressFlags::Tentative) })
-}
-
-fn read_route(message: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
-    let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
-        return None;
-    }
-    let (mut destination, mut gateway, mut index) = (None, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(ip) => {
-                destination = plain(ip).map(|address| Cidr { address, prefix: header.destination_prefix_length });
-            }
-            RouteAttribute::Gateway(ip) => gateway = plain(ip),
-            RouteAttribute::Oif(oif) => index = Some(*oif),
-            _ => {}
-        }
-    }
-    Some(Route { destination, gateway, index: index? })
-}
-
-fn plain(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(ip) => Some(Ipv4Addr::into(*ip)),
-        RouteAddress::Inet6(ip) => Some(Ipv6Addr::into(*ip)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
