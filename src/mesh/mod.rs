@@ -14,8 +14,6 @@
 //! `P` is whatever the caller names peers by. Time is what has passed since the daemon started.
 
 pub mod path;
-#[cfg(test)]
-mod tests;
 
 use crate::wire::message::{self, Message};
 use crate::wire::{UNDERLAY_OVERHEAD_V4, UNDERLAY_OVERHEAD_V6, WIREGUARD_OVERHEAD};
