@@ -107,6 +107,56 @@ pub fn bulk_tcp(
     Ok(moved)
 }
 
+/// Sends `text`, `times` over, through TCP from `from` to `to`, which has the address `address`, and compares.
+///
+/// # Errors
+/// [`TrafficError`].
+pub fn send_text(
+    from: &Netns,
+    to: &Netns,
+    address: SocketAddr,
+    text: &[u8],
+    times: usize,
+    stop: &Stop,
+) -> Result<(), TrafficError> {
+    let (mut sender, mut receiver) = connect(from, to, address)?;
+    let whole = text.repeat(times);
+    let (sent, received) = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let (mut done, mut moved) = (0, Instant::now());
+            while done < whole.len() {
+                match sender.write(&whole[done..]) {
+                    Ok(bytes) => (done, moved) = (done + bytes, Instant::now()),
+                    Err(error) => try_again(error, "sending over TCP", moved, stop)?,
+                }
+            }
+            sender.shutdown(Shutdown::Write).map_err(TrafficError::socket("end a TCP connection"))
+        });
+        let (mut all, mut buffer, mut moved) = (Vec::new(), vec![0; BLOCK], Instant::now());
+        let received = loop {
+            match receiver.read(&mut buffer) {
+                Ok(0) => break Ok(all),
+                Ok(bytes) => {
+                    all.extend_from_slice(&buffer[..bytes]);
+                    moved = Instant::now();
+                }
+                Err(error) => {
+                    if let Err(error) = try_again(error, "receiving over TCP", moved, stop) {
+                        break Err(error);
+                    }
+                }
+            }
+        };
+        (joined(sending), received)
+    });
+    sent?;
+    if received? == whole {
+        Ok(())
+    } else {
+        Err(TrafficError::Wrong("TCP delivered another text than was sent".into()))
+    }
+}
+
 /// A panic of a generator's thread is ours.
 pub(super) fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
