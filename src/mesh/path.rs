@@ -19,8 +19,8 @@
 //! (PMTU_RAISE_TIMER).
 //!
 //! *Black holes.* The size in use is tested again every 5 s while the tunnel carries frames. When [`PROBES`] such
-//! tests are lost the path falls back to the base at once and is searched again: 7 s after it shrank, at the latest
-//! ([`DETECTION`]), frames pass.
+//! tests are lost the path falls back to the base at once and is searched again: some 7 s after it shrank, 9 at the
+//! latest ([`DETECTION`]), frames pass.
 //!
 //! *Mute peers.* A stock WireGuard host answers nothing. It keeps the base and gets one ping a minute.
 //!
@@ -57,8 +57,9 @@ const MAX_PATIENCE: Duration = Duration::from_secs(3);
 const CONFIRM_IN_USE: Duration = Duration::from_secs(5);
 /// How often it is tested otherwise; it also measures the round trip.
 const CONFIRM_IDLE: Duration = Duration::from_secs(15);
-/// How long frames may vanish on a path in use that shrank, its round trip being below 100 ms.
-pub const DETECTION: Duration = Duration::from_millis(5000 + 300 + 600 + 1000);
+/// How long frames may vanish on a path in use that shrank, its round trip being below 100 ms and nothing else being
+/// lost: the pause, the rest of a test that is under way, and the test that finds out.
+pub const DETECTION: Duration = Duration::from_millis(5000 + 2 * (300 + 600 + 1000));
 /// When a larger size is first tried again; it doubles …
 const FIRST_RAISE: Duration = Duration::from_secs(15);
 /// … up to PMTU_RAISE_TIMER (RFC 8899 §5.1.1).
@@ -101,6 +102,8 @@ pub struct PathMtu {
     /// The smallest size found not to pass in this search; above [`CEILING`] when there is none.
     too_large: u16,
     state: State,
+    /// A search is not at its end, though it may be interrupted by a test of the size in use.
+    searching: bool,
     /// A ping goes out beside the probe just sent.
     ping: bool,
     sent: VecDeque<Sent>,
@@ -143,6 +146,7 @@ impl PathMtu {
             mtu: configured.unwrap_or(BASE),
             too_large: u16::MAX,
             state: State::Off,
+            searching: false,
             ping: false,
             sent: VecDeque::with_capacity(MAX_SENT),
             next_token: 1,
@@ -233,13 +237,11 @@ impl PathMtu {
                 self.mtu = size;
                 self.search(now);
             }
+            State::Test { size: tested, .. } if size >= tested && self.searching => self.search(now),
             State::Test { size: tested, .. } if size >= tested => self.state = State::Settled,
             // Silence is over, and what the path is like after it is anybody's guess.
             State::Ping { .. } if self.mtu == BASE => self.search(now),
-            State::Ping { .. } => {
-                self.raise_due = self.raise_due.min(now + FIRST_RAISE);
-                self.test(now, self.mtu);
-            }
+            State::Ping { .. } => self.test(now, self.mtu),
             _ => {}
         }
         Some(round_trip)
@@ -321,17 +323,20 @@ impl PathMtu {
 
     /// Tests the next size of a search, or ends it.
     fn search(&mut self, now: Duration) {
+        self.searching = true;
+        if self.mtu > BASE && now >= self.confirm_due() {
+            return self.test(now, self.mtu);
+        }
         let open = || CANDIDATES.into_iter().filter(|&size| size > self.mtu && size < self.too_large);
         let likely = [LIKELIEST, CEILING].into_iter().find(|&size| open().any(|candidate| candidate == size));
-        match likely.or_else(|| open().nth(open().count() / 2)) {
-            Some(size) => self.test(now, size),
-            None => {
-                self.state = State::Settled;
-                self.ping = false;
-                self.raise_due = now + self.raise_pause;
-                self.raise_pause = (self.raise_pause * 2).min(LAST_RAISE);
-            }
+        if let Some(size) = likely.or_else(|| open().nth(open().count() / 2)) {
+            return self.test(now, size);
         }
+        self.searching = false;
+        self.state = State::Settled;
+        self.ping = false;
+        self.raise_due = now + self.raise_pause;
+        self.raise_pause = (self.raise_pause * 2).min(LAST_RAISE);
     }
 
     /// Tries the next larger size again; if it passes, the search goes on from there.
