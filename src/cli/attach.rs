@@ -3,8 +3,8 @@
 
 use super::args::{Attach, Detach, Wait};
 use super::{ask, show};
-use crate::config::TARGET_MISSING;
 use crate::control::request::{self, PortStatus, Request, Response};
+use crate::io::client;
 use crate::io::wait::{Patience, interface_is_up};
 use std::path::Path;
 use std::time::Duration;
@@ -23,33 +23,23 @@ pub(super) fn attach(socket: &Path, args: Attach) -> Result<String, String> {
         name: args.name,
     });
     let patience = Patience::new(Some(Duration::from_secs(args.wait.unwrap_or(0))));
-    let mut outcome = attempt(socket, &wanted);
-    if args.wait.is_some() {
-        patience.until(|| {
-            if !is_missing(&outcome) {
-                return Some(());
-            }
-            outcome = attempt(socket, &wanted);
+    let mut absent = String::new();
+    let answer = patience.until(|| match client::ask(socket, &wanted) {
+        Ok(Response::Absent(reason)) => {
+            absent = reason;
             None
-        });
-    }
-    let mut port = outcome?;
+        }
+        Ok(Response::Attached(port)) => Some(Ok(port)),
+        Ok(Response::Refused(reason)) => Some(Err(reason)),
+        Ok(other) => Some(Err(format!("the daemon answered an attach with something else: {other:?}"))),
+        Err(error) => Some(Err(error.to_string())),
+    });
+    let mut port = answer.unwrap_or(Err(absent))?;
     if let Some(seconds) = args.wait {
         port = until_up(socket, port, patience, seconds)?;
     }
     let response = Response::Attached(port);
     if args.json { show::json(&response) } else { Ok(show::text(&response)) }
-}
-
-fn attempt(socket: &Path, wanted: &Request) -> Result<PortStatus, String> {
-    match ask(socket, wanted)? {
-        Response::Attached(port) => Ok(port),
-        other => Err(format!("the daemon's answer to an attach is something else: {other:?}")),
-    }
-}
-
-fn is_missing(outcome: &Result<PortStatus, String>) -> bool {
-    outcome.as_ref().is_err_and(|refusal| refusal.starts_with(TARGET_MISSING))
 }
 
 /// The port once its interface is up.

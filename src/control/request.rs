@@ -90,6 +90,8 @@ pub enum Response {
     Attached(PortStatus),
     /// To [`Request::Detach`] and [`Request::Reload`]: what was done, in sentences.
     Done(Vec<String>),
+    /// The target of an attach does not exist, or not yet; nothing changed. Asking again may succeed.
+    Absent(String),
     /// The request was refused or failed; nothing changed. What, where, and what to do.
     Refused(String),
 }
