@@ -95,7 +95,7 @@ pub fn supervise(dir: PathBuf) -> Result<(), LabError> {
 }
 
 fn build(dir: PathBuf) -> Result<(Lab, Stop), LabError> {
-    let dir = RunDir::adopt(dir);
+    let dir = RunDir::adopt(dir)?;
     let path = dir.path().join("spec.json");
     let read = || -> io::Result<LabSpec> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
     let spec = read().map_err(LabError::io(format!("read {}", path.display())))?;
