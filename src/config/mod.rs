@@ -5,10 +5,18 @@
 //! once, in the table of [`keys`], with what it means, its default and whether `reload` applies it; the reference in
 //! `docs/configuration.md` is tested against that table.
 
+mod check;
 pub mod diff;
 pub mod error;
 pub mod keys;
 pub mod parse;
+mod reader;
+pub mod reference;
+mod suggest;
+pub mod text;
+
+pub use check::{check_identity, check_port};
+pub use text::mac_from_text;
 
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
@@ -259,8 +267,12 @@ impl From<PortAddress> for String {
     }
 }
 
+/// How a refusal begins when the target of an attach is not there, so that trying again later may help:
+/// `weft attach --wait` does.
+pub const TARGET_MISSING: &str = "there is no such target";
+
 /// Whose network namespace a port goes to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
     /// The daemon's own namespace.

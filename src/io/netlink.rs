@@ -11,22 +11,25 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NlasIterator,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
+
+mod read;
 
 /// How often a dump is asked for again when the tables change under it. Each round is a whole dump, so a machine
 /// that is busier than this is told, not waited for.
 const DUMP_ATTEMPTS: usize = 16;
+/// The metric of a preferred IPv6 default route. Routes added by people and container engines have 1024, the
+/// kernel's default; those of router advertisements too.
+const PREFERRED_METRIC_V6: u32 = 512;
 /// `NLMSGERR_ATTR_MSG` of linux/netlink.h: the kernel's own words about a refusal.
 const ACK_TEXT: u16 = 1;
 /// Length of the request's header that an acknowledgement repeats before its attributes.
@@ -147,7 +150,7 @@ impl Netlink {
     /// [`NetlinkError`].
     pub fn links(&mut self) -> Result<Vec<Link>> {
         let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "list interfaces")?;
-        Ok(answers.into_iter().filter_map(read_link).collect())
+        Ok(answers.into_iter().filter_map(read::link).collect())
     }
 
     /// Makes a pair of connected interfaces, the peer in `peer_ns` if there is one. Both are down.
@@ -308,7 +311,7 @@ impl Netlink {
     /// [`NetlinkError`].
     pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
         let answers = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), "list addresses")?;
-        Ok(answers.into_iter().filter_map(read_address).collect())
+        Ok(answers.into_iter().filter_map(read::address).collect())
     }
 
     /// Adds a route; `None` is the default route of the gateway's family.
@@ -316,6 +319,46 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError`]: there is such a route (`EEXIST`), the gateway is on no link (`ENETUNREACH`).
     pub fn add_route(&mut self, destination: Option<Cidr>, gateway: IpAddr, index: u32) -> Result<()> {
+        self.route(destination, gateway, index, NLM_F_EXCL, None)
+    }
+
+    /// Adds a default route that is preferred to the one that may be there already. The other stays, and is in
+    /// effect again when the interface goes.
+    ///
+    /// # Errors
+    /// [`NetlinkError`]: the gateway is on no link (`ENETUNREACH`).
+    pub fn add_default_route(&mut self, gateway: IpAddr, index: u32) -> Result<()> {
+        // IPv4 puts the later of two equal routes first ("ip route prepend"); IPv6 would share the traffic among
+        // them, so there it is the metric that decides.
+        let metric = gateway.is_ipv6().then_some(PREFERRED_METRIC_V6);
+        self.route(None, gateway, index, 0, metric)
+    }
+
+    /// The unicast routes of the main table, both families.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub fn routes(&mut self) -> Result<Vec<Route>> {
+        let answers = self.dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()), "list routes")?;
+        Ok(answers.into_iter().filter_map(read::route).collect())
+    }
+
+    fn add_link(&mut self, name: &str, kind: InfoKind, data: InfoData) -> Result<()> {
+        let verb = format!("make {kind} interface {name}");
+        let mut ask = LinkMessage::default();
+        ask.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        ask.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
+        self.change(RouteNetlinkMessage::NewLink(ask), NLM_F_CREATE | NLM_F_EXCL, &verb)
+    }
+
+    fn route(
+        &mut self,
+        destination: Option<Cidr>,
+        gateway: IpAddr,
+        index: u32,
+        flags: u16,
+        metric: Option<u32>,
+    ) -> Result<()> {
         let mut ask = RouteMessage::default();
         ask.header.address_family = family(gateway);
         ask.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -328,28 +371,12 @@ impl Netlink {
         }
         ask.attributes.push(RouteAttribute::Gateway(gateway.into()));
         ask.attributes.push(RouteAttribute::Oif(index));
+        ask.attributes.extend(metric.map(RouteAttribute::Priority));
         let verb = match destination {
             Some(prefix) => format!("add a route to {prefix} via {gateway}"),
             None => format!("add a default route via {gateway}"),
         };
-        self.change(RouteNetlinkMessage::NewRoute(ask), NLM_F_CREATE | NLM_F_EXCL, &verb)
-    }
-
-    /// The unicast routes of the main table, both families.
-    ///
-    /// # Errors
-    /// [`NetlinkError`].
-    pub fn routes(&mut self) -> Result<Vec<Route>> {
-        let answers = self.dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()), "list routes")?;
-        Ok(answers.into_iter().filter_map(read_route).collect())
-    }
-
-    fn add_link(&mut self, name: &str, kind: InfoKind, data: InfoData) -> Result<()> {
-        let verb = format!("make {kind} interface {name}");
-        let mut ask = LinkMessage::default();
-        ask.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        ask.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
-        self.change(RouteNetlinkMessage::NewLink(ask), NLM_F_CREATE | NLM_F_EXCL, &verb)
+        self.change(RouteNetlinkMessage::NewRoute(ask), NLM_F_CREATE | flags, &verb)
     }
 
     fn set_link(&mut self, index: u32, attributes: Vec<LinkAttribute>, verb: &str) -> Result<()> {
@@ -367,7 +394,7 @@ impl Netlink {
 
     fn one_link(&mut self, ask: LinkMessage, verb: &str) -> Result<Option<Link>> {
         match self.ask(RouteNetlinkMessage::GetLink(ask), NLM_F_ACK, verb) {
-            Ok(answer) => Ok(answer.messages.into_iter().find_map(read_link)),
+            Ok(answer) => Ok(answer.messages.into_iter().find_map(read::link)),
             Err(error) if error.is(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
@@ -455,199 +482,5 @@ fn kernel_text(acknowledgement: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(text.value()).trim_end_matches('\0').to_owned())
 }
 
-fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let flags = message.header.flags;
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        mac: None,
-        mtu: 0,
-        up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
-        kind: None,
-        master: None,
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(octets) => link.mac = octets.try_into().ok().map(Mac),
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Controller(master) => link.master = Some(master),
-            LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-fn read_address(message: RouteNetlinkMessage) -> Option<Address> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    // IFA_LOCAL is our end; IFA_ADDRESS is the other end of a point-to-point link, and all that IPv6 has otherwise.
-    let (mut local, mut address) = (None, None);
-    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(ip) => local = Some(*ip),
-            AddressAttribute::Address(ip) => address = Some(*ip),
-            AddressAttribute::Flags(all) => flags = *all,
-            _ => {}
-        }
-    }
-    let cidr = Cidr { address: local.or(address)?, prefix: message.header.prefix_len };
-    Some(Address { index: message.header.index, cidr, tentative: flags.contains(AddressFlags::Tentative) })
-}
-
-fn read_route(message: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
-    let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
-        return None;
-    }
-    let (mut destination, mut gateway, mut index) = (None, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(ip) => {
-                destination = plain(ip).map(|address| Cidr { address, prefix: header.destination_prefix_length });
-            }
-            RouteAttribute::Gateway(ip) => gateway = plain(ip),
-            RouteAttribute::Oif(oif) => index = Some(*oif),
-            _ => {}
-        }
-    }
-    Some(Route { destination, gateway, index: index? })
-}
-
-fn plain(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(ip) => Some(Ipv4Addr::into(*ip)),
-        RouteAddress::Inet6(ip) => Some(Ipv6Addr::into(*ip)),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    /// A namespace of the test's own and a socket into it, or a reason printed and `None`.
-    fn fresh() -> Option<(Netns, Netlink)> {
-        let netns = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok()?;
-        let netlink = netns.run(Netlink::open).unwrap().unwrap();
-        Some((netns, netlink))
-    }
-
-    fn cidr(text: &str) -> Cidr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_veth_pair_is_made_moved_set_up_and_removed() {
-        let Some((_one, mut here)) = fresh() else { return };
-        let Some((two, mut there)) = fresh() else { return };
-        here.add_veth("left", "right", Some(&two)).unwrap();
-        let left = here.link("left").unwrap().unwrap();
-        let right = there.link("right").unwrap().unwrap();
-        assert_eq!(left.kind.as_deref(), Some("veth"));
-        assert!(!left.up && !left.carrier);
-
-        let mac = Mac([2, 0, 0, 0, 0, 7]);
-        here.set_mac(left.index, mac).unwrap();
-        here.set_mtu(left.index, 1280).unwrap();
-        here.set_txqueuelen(left.index, 77).unwrap();
-        here.rename(left.index, "renamed").unwrap();
-        here.set_up(left.index).unwrap();
-        there.set_up(right.index).unwrap();
-        let left = here.link_by_index(left.index).unwrap().unwrap();
-        assert!(left.up && left.carrier);
-        assert_eq!((left.name.as_str(), left.mac, left.mtu), ("renamed", Some(mac), 1280));
-        here.set_down(left.index).unwrap();
-        assert!(!here.link("renamed").unwrap().unwrap().up);
-
-        here.move_to(left.index, &two, "eth7").unwrap();
-        assert_eq!(here.link("renamed").unwrap(), None);
-        let moved = there.link("eth7").unwrap().unwrap();
-        assert_eq!(moved.mac, Some(mac));
-        there.delete(moved.index).unwrap();
-        assert_eq!(there.link("right").unwrap(), None);
-        assert_eq!(there.links().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_bridge_takes_ports_and_lets_them_go() {
-        let Some((_netns, mut netlink)) = fresh() else { return };
-        netlink.add_bridge("br0").unwrap();
-        netlink.add_veth("a", "b", None).unwrap();
-        let bridge = netlink.link("br0").unwrap().unwrap().index;
-        let port = netlink.link("a").unwrap().unwrap().index;
-        netlink.set_master(port, Some(bridge)).unwrap();
-        assert_eq!(netlink.link("a").unwrap().unwrap().master, Some(bridge));
-        netlink.set_master(port, None).unwrap();
-        assert_eq!(netlink.link("a").unwrap().unwrap().master, None);
-    }
-
-    #[test]
-    fn addresses_and_routes_are_found_as_they_were_added() {
-        let Some((_netns, mut netlink)) = fresh() else { return };
-        netlink.add_veth("a", "b", None).unwrap();
-        let index = netlink.link("a").unwrap().unwrap().index;
-        let peer = netlink.link("b").unwrap().unwrap().index;
-        netlink.set_up(peer).unwrap();
-        netlink.set_up(index).unwrap();
-        let wanted = [cidr("10.9.0.1/24"), cidr("10.9.1.1/32"), cidr("fd00:9::1/64")];
-        for address in wanted {
-            netlink.add_address(index, address, true).unwrap();
-        }
-        let found = netlink.addresses(index).unwrap();
-        for address in wanted {
-            assert!(found.iter().any(|have| have.cidr == address && !have.tentative), "{address} in {found:?}");
-        }
-        netlink.add_address(index, cidr("fd00:9::2/64"), false).unwrap();
-        let found = netlink.addresses(index).unwrap();
-        assert!(found.iter().any(|have| have.cidr == cidr("fd00:9::2/64") && have.tentative), "{found:?}");
-
-        netlink.add_route(None, "10.9.0.254".parse().unwrap(), index).unwrap();
-        netlink.add_route(None, "fd00:9::fe".parse().unwrap(), index).unwrap();
-        netlink.add_route(Some(cidr("10.77.0.0/16")), "10.9.0.254".parse().unwrap(), index).unwrap();
-        let routes = netlink.routes().unwrap();
-        let has = |destination: Option<&str>, gateway: Option<&str>| {
-            let (destination, gateway) = (destination.map(cidr), gateway.map(|text| text.parse().unwrap()));
-            routes.contains(&Route { destination, gateway, index })
-        };
-        assert!(has(None, Some("10.9.0.254")), "{routes:?}");
-        assert!(has(None, Some("fd00:9::fe")), "{routes:?}");
-        assert!(has(Some("10.77.0.0/16"), Some("10.9.0.254")), "{routes:?}");
-        assert!(has(Some("10.9.0.0/24"), None), "{routes:?}");
-    }
-
-    #[test]
-    fn a_refusal_names_the_request_and_the_kernels_reason() {
-        let Some((netns, mut netlink)) = fresh() else { return };
-        netlink.add_veth("a", "b", Some(&netns)).unwrap();
-        let taken = netlink.add_bridge("a").unwrap_err();
-        assert!(taken.is(libc::EEXIST), "{taken}");
-        assert!(taken.to_string().starts_with("cannot make bridge interface a: File exists"), "{taken}");
-
-        let index = netlink.link("a").unwrap().unwrap().index;
-        let far = netlink.add_route(None, "192.0.2.1".parse().unwrap(), index).unwrap_err();
-        assert!(far.detail.is_some(), "{far:?}");
-        assert!(netlink.delete(4711).unwrap_err().is(libc::ENODEV));
-        assert_eq!(netlink.link("nobody").unwrap(), None);
-        assert_eq!(netlink.link_by_index(4711).unwrap(), None);
-    }
-
-    #[test]
-    fn a_dump_of_many_interfaces_is_complete() {
-        let Some((_netns, mut netlink)) = fresh() else { return };
-        for number in 0..60 {
-            netlink.add_veth(&format!("a{number}"), &format!("b{number}"), None).unwrap();
-        }
-        assert_eq!(netlink.links().unwrap().len(), 121);
-    }
-}
+mod tests;

@@ -91,6 +91,14 @@ impl Netns {
         Self::open(Path::new("/proc/thread-self/ns/net"))
     }
 
+    /// The namespace behind a descriptor that the kernel gave us.
+    ///
+    /// # Errors
+    /// It is something else than a network namespace.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        Self::checked(fd.into(), Path::new("the descriptor"))
+    }
+
     /// Which namespace this is.
     pub fn id(&self) -> NetnsId {
         self.id

@@ -5,8 +5,9 @@
 
 use super::registry::{self, LabState, RunDir};
 use super::spec::LabSpec;
-use super::{Lab, LabError, Stop, control, privileges};
+use super::{Lab, LabError, Stop, privileges};
 use crate::control::request::{Request, Response};
+use crate::io::client;
 use crate::io::netns::Netns;
 use serde::Serialize;
 use std::convert::Infallible;
@@ -188,7 +189,7 @@ pub fn status(base: &Path, name: Option<&str>) -> Result<Vec<LabStatus>, LabErro
         Some(name) => vec![registry::find(base, name)?],
         None => registry::list(base)?,
     };
-    let daemon = |socket: &Path| match control::call(socket, &Request::Status) {
+    let daemon = |socket: &Path| match client::ask(socket, &Request::Status) {
         Ok(Response::Status(_)) => "up".to_owned(),
         Ok(_) => "down: it answers nonsense".to_owned(),
         Err(error) => format!("down: {error}"),

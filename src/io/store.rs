@@ -1,0 +1,442 @@
+//! What must survive a crash: the ports that were made, and where.
+//!
+//! A record is on the disk before its TAP is made to outlive the daemon, and goes after the TAP has gone. So after a
+//! kill at any moment each surviving TAP has a record, and a record without a TAP is harmless: adoption finds nothing
+//! there and says so.
+//!
+//! The records are JSON in a redb file (crash-safe by copy-on-write), one transaction each. A lock file beside it
+//! keeps a second daemon out. A file that is damaged, foreign, or of a later weft is refused whole.
+
+use super::netns::NetnsId;
+use crate::config::Port;
+use crate::wire::ethernet::Mac;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// The version of [`PortRecord`]'s meaning. Raised when an older weft would misread a record.
+const SCHEMA: u32 = 1;
+/// Port name → [`Stored`] as JSON.
+const PORTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("ports");
+/// What redb may keep in memory: all records of a busy host are a few hundred kilobytes, read once.
+const CACHE: usize = 1 << 20;
+
+/// A port that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRecord {
+    /// The port as it was asked for. `spec.ifname` is the interface's name in its namespace.
+    pub spec: Port,
+    /// Its network's VNI.
+    pub vni: u32,
+    /// Its MAC address, also where the specification leaves it to us.
+    pub mac: Mac,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// The namespace it was moved into.
+    pub netns: NetnsId,
+    /// How that namespace was reached.
+    pub via: Via,
+}
+
+/// Who asked for a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The configuration file.
+    File,
+    /// `weft attach`.
+    Attach,
+}
+
+/// How a namespace was reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// It is the daemon's own.
+    Host,
+    /// A file bound to it.
+    Path(PathBuf),
+    /// A process in it.
+    Process {
+        /// Its process id.
+        pid: i32,
+        /// When it started, in clock ticks since boot (proc(5), `starttime`): tells it from a later one of this id.
+        started: u64,
+    },
+}
+
+/// Why the state cannot be used. The state on the disk is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another daemon has it.
+    #[error(
+        "another weft daemon{} uses the state in {}: stop it, or give this one another state_dir",
+        .pid.as_ref().map(|pid| format!(" (pid {pid})")).unwrap_or_default(), .directory.display()
+    )]
+    InUse {
+        /// The state directory.
+        directory: PathBuf,
+        /// Which process, where it said so.
+        pid: Option<String>,
+    },
+    /// Not a state file, or one that was damaged.
+    #[error(
+        "state file {} is damaged or not weft's ({why}): move it away, 'mv {} {}.bad'; weft then starts without the \
+         ports made by 'weft attach', and their interfaces have to be removed by hand",
+        .path.display(), .path.display(), .path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Written by a later weft.
+    #[error(
+        "state file {} was written by a later weft (schema {schema}, this one knows {SCHEMA}): run that one, or detach \
+         its ports with it first", .path.display()
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// The schema found.
+        schema: u32,
+    },
+    /// The system refused.
+    #[error("cannot {doing} {}: {source}", .path.display())]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A change was not saved.
+    #[error("cannot save to state file {}: {why}; is the disk full?", .path.display())]
+    NotSaved {
+        /// The file.
+        path: PathBuf,
+        /// What redb says.
+        why: String,
+    },
+}
+
+/// A [`PortRecord`] as it is on the disk.
+#[derive(Serialize)]
+struct Stored<'a> {
+    schema: u32,
+    port: &'a PortRecord,
+}
+
+/// The open state of one daemon. No other process can open it meanwhile.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    database: Database,
+    ports: Vec<PortRecord>,
+    /// Held for as long as the store is.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the state in `directory`, which is made if it does not exist, and reads all of it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: in use, damaged, of a later weft, or the system refused.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let mut dirs = DirBuilder::new();
+        dirs.recursive(true).mode(0o700).create(directory).map_err(system("make", directory))?;
+        let lock = lock(directory)?;
+        let path = directory.join("state.redb");
+        if !path.try_exists().map_err(system("look for", &path))? {
+            make_empty(directory, &path)?;
+        }
+        let damaged = |why| StoreError::Damaged { path: path.clone(), why };
+        // redb asserts parts of its structure instead of checking them; a broken file must not end in a panic.
+        let read = catch_unwind(AssertUnwindSafe(|| read(&path)));
+        let (database, ports) = match read {
+            Ok(Ok(read)) => read,
+            Ok(Err(Unread::Damaged(why))) => return Err(damaged(why)),
+            Ok(Err(Unread::Later(schema))) => return Err(StoreError::Later { path, schema }),
+            Ok(Err(Unread::System(source))) => return Err(system("open", &path)(source)),
+            Err(_) => return Err(damaged("its structure contradicts itself".to_owned())),
+        };
+        Ok(Self { path, database, ports, _lock: lock })
+    }
+
+    /// All records, by port name.
+    pub fn ports(&self) -> &[PortRecord] {
+        &self.ports
+    }
+
+    /// Saves a record, in place of the one with its name. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::NotSaved`]: nothing changed.
+    pub fn put(&mut self, port: &PortRecord) -> Result<(), StoreError> {
+        let json = serde_json::to_vec(&Stored { schema: SCHEMA, port }).map_err(|error| self.not_saved(&error))?;
+        self.change(|table| table.insert(port.spec.name.as_str(), json.as_slice()).map(drop))?;
+        self.ports.retain(|have| have.spec.name != port.spec.name);
+        let at = self.ports.partition_point(|have| have.spec.name < port.spec.name);
+        self.ports.insert(at, port.clone());
+        Ok(())
+    }
+
+    /// Forgets a record; one that does not exist is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::NotSaved`]: nothing changed.
+    pub fn remove(&mut self, name: &str) -> Result<(), StoreError> {
+        self.change(|table| table.remove(name).map(drop))?;
+        self.ports.retain(|have| have.spec.name != name);
+        Ok(())
+    }
+
+    fn change(
+        &self,
+        change: impl FnOnce(&mut redb::Table<'_, &str, &[u8]>) -> Result<(), redb::StorageError>,
+    ) -> Result<(), StoreError> {
+        let transaction = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            change(&mut transaction.open_table(PORTS)?)?;
+            Ok(transaction.commit()?)
+        };
+        transaction().map_err(|error| self.not_saved(&error))
+    }
+
+    fn not_saved(&self, error: &dyn std::error::Error) -> StoreError {
+        StoreError::NotSaved { path: self.path.clone(), why: error.to_string() }
+    }
+}
+
+/// Why a file could not be read.
+enum Unread {
+    Damaged(String),
+    Later(u32),
+    System(io::Error),
+}
+
+impl<E: Into<redb::Error>> From<E> for Unread {
+    fn from(error: E) -> Self {
+        match error.into() {
+            redb::Error::Io(error) if error.raw_os_error().is_some() => Self::System(error),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<(Database, Vec<PortRecord>), Unread> {
+    let mut database = Database::builder().set_cache_size(CACHE).open(path)?;
+    // Against checksums: a page that went bad under an intact header is found here, not when it is needed.
+    if !database.check_integrity()? {
+        return Err(Unread::Damaged("its checksums do not match its content".to_owned()));
+    }
+    let transaction = database.begin_read()?;
+    for table in transaction.list_tables()? {
+        if table.name() != PORTS.name() {
+            return Err(Unread::Damaged(format!("it has a table called '{}'", table.name())));
+        }
+    }
+    let table = transaction.open_table(PORTS)?;
+    let mut ports = Vec::new();
+    for entry in table.iter()? {
+        let (name, json) = entry?;
+        ports.push(decode(name.value(), json.value())?);
+    }
+    Ok((database, ports))
+}
+
+fn decode(name: &str, json: &[u8]) -> Result<PortRecord, Unread> {
+    #[derive(Deserialize)]
+    struct Version {
+        schema: u32,
+    }
+    #[derive(Deserialize)]
+    struct Body {
+        port: PortRecord,
+    }
+    let wrong =
+        |error: serde_json::Error| Unread::Damaged(format!("the record of port '{name}' is unreadable: {error}"));
+    // The version first: of a later record, nothing else may be understood.
+    let version: Version = serde_json::from_slice(json).map_err(wrong)?;
+    if version.schema > SCHEMA {
+        return Err(Unread::Later(version.schema));
+    }
+    serde_json::from_slice(json).map(|body: Body| body.port).map_err(wrong)
+}
+
+/// A state file appears whole under its name or not at all, so that a crash during the first start leaves nothing
+/// that would look damaged at the second.
+fn make_empty(directory: &Path, path: &Path) -> Result<(), StoreError> {
+    let draft = directory.join("state.redb.draft");
+    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&draft);
+    let file = open().map_err(system("make", &draft))?;
+    let fill = || -> Result<(), redb::Error> {
+        let database = Database::builder().set_cache_size(CACHE).create_file(file)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(PORTS)?;
+        Ok(transaction.commit()?)
+    };
+    fill().map_err(|error| StoreError::NotSaved { path: draft.clone(), why: error.to_string() })?;
+    fs::rename(&draft, path).map_err(system("name", path))?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(system("save", directory))
+}
+
+fn lock(directory: &Path) -> Result<File, StoreError> {
+    let path = directory.join("LOCK");
+    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut file = open.map_err(system("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.take(16).read_to_string(&mut pid);
+            let pid = Some(pid.trim().to_owned()).filter(|pid| !pid.is_empty());
+            return Err(StoreError::InUse { directory: directory.to_owned(), pid });
+        }
+        Err(fs::TryLockError::Error(error)) => return Err(system("lock", &path)(error)),
+    }
+    // Only for the message above; the lock itself is the kernel's, and goes with the process.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+fn system(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::System { doing, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Target;
+    use crate::io::scratch::Scratch;
+
+    fn record(name: &str) -> PortRecord {
+        PortRecord {
+            spec: Port {
+                name: name.to_owned(),
+                network: "blue".to_owned(),
+                target: Target::Container("web".to_owned()),
+                ifname: "eth1".to_owned(),
+                mac: None,
+                addresses: vec!["10.32.0.5/16@10.32.0.1".parse().unwrap(), "fd00:32::5/64".parse().unwrap()],
+            },
+            vni: 7,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            origin: Origin::Attach,
+            netns: NetnsId { dev: 4, ino: 4_026_532_000 },
+            via: Via::Process { pid: 42, started: 123_456 },
+        }
+    }
+
+    fn names(store: &Store) -> Vec<&str> {
+        store.ports().iter().map(|port| port.spec.name.as_str()).collect()
+    }
+
+    #[test]
+    fn what_was_put_is_there_after_reopening_and_what_was_removed_is_not() {
+        let dir = Scratch::new();
+        let path = dir.path().join("var/lib/weft");
+        let mut store = Store::open(&path).unwrap();
+        assert!(store.ports().is_empty());
+        let host = PortRecord { via: Via::Host, origin: Origin::File, ..record("b") };
+        let bound = PortRecord { via: Via::Path("/run/netns/x".into()), ..record("c") };
+        for port in [&bound, &host, &record("a")] {
+            store.put(port).unwrap();
+        }
+        store.put(&PortRecord { vni: 8, ..host.clone() }).unwrap();
+        store.remove("a").unwrap();
+        store.remove("nobody").unwrap();
+        assert_eq!(names(&store), ["b", "c"]);
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.ports(), [PortRecord { vni: 8, ..host }, bound]);
+    }
+
+    #[test]
+    fn a_second_daemon_on_the_same_state_is_told_who_has_it() {
+        let dir = Scratch::new();
+        let store = Store::open(dir.path()).unwrap();
+        let error = Store::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+        drop(store);
+        Store::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_dies_without_a_word_loses_nothing_it_put() {
+        let dir = Scratch::new();
+        let mut store = Store::open(dir.path()).unwrap();
+        store.put(&record("a")).unwrap();
+        // What a kill leaves: the file as it is on the disk, never closed.
+        let after = Scratch::new();
+        fs::copy(dir.path().join("state.redb"), after.path().join("state.redb")).unwrap();
+        store.put(&record("b")).unwrap();
+        assert_eq!(names(&Store::open(after.path()).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn a_foreign_or_truncated_file_is_refused_by_name_and_left_alone() {
+        let dir = Scratch::new();
+        let path = dir.path().join("state.redb");
+        drop(Store::open(dir.path()).unwrap());
+        let whole = fs::read(&path).unwrap();
+        let half = whole[..whole.len() / 2].to_vec();
+        for wrong in [b"not a database, but long enough to be read as one".repeat(200), half, vec![0; 100], vec![]] {
+            fs::write(&path, &wrong).unwrap();
+            let error = Store::open(dir.path()).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+            assert!(error.to_string().contains(&format!("'mv {0} {0}.bad'", path.display())), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), wrong);
+        }
+    }
+
+    #[test]
+    fn a_file_of_a_later_weft_or_another_program_is_refused() {
+        let dir = Scratch::new();
+        let store = Store::open(dir.path()).unwrap();
+        store.change(|table| table.insert("a", br#"{"schema":2,"whatever":[]}"#.as_slice()).map(drop)).unwrap();
+        drop(store);
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::Later { schema: 2, .. })));
+
+        let dir = Scratch::new();
+        let other: TableDefinition<'_, &str, &str> = TableDefinition::new("bookmarks");
+        let database = Database::create(dir.path().join("state.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(other).unwrap();
+        transaction.commit().unwrap();
+        drop(database);
+        let error = Store::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("bookmarks"), "{error}");
+    }
+
+    #[test]
+    fn no_flipped_byte_ends_in_a_panic_or_a_wrong_record() {
+        let dir = Scratch::new();
+        let mut store = Store::open(dir.path()).unwrap();
+        for number in 0..20 {
+            store.put(&record(&format!("port{number}"))).unwrap();
+        }
+        drop(store);
+        let whole = fs::read(dir.path().join("state.redb")).unwrap();
+        let used: Vec<usize> = (0..whole.len()).filter(|&at| whole[at] != 0).collect();
+        for at in used.iter().step_by(used.len() / 100 + 1) {
+            let broken = Scratch::new();
+            let mut bytes = whole.clone();
+            bytes[*at] ^= 0x55;
+            fs::write(broken.path().join("state.redb"), bytes).unwrap();
+            if let Ok(store) = Store::open(broken.path()) {
+                for port in store.ports() {
+                    assert_eq!(port, &record(&port.spec.name), "byte {at}");
+                }
+            }
+        }
+    }
+}
