@@ -5,8 +5,9 @@
 
 use super::registry::{self, LabState, RunDir};
 use super::spec::LabSpec;
-use super::{Lab, LabError, Stop, control, privileges};
+use super::{Lab, LabError, Stop, privileges};
 use crate::control::request::{Request, Response};
+use crate::io::client;
 use crate::io::netns::Netns;
 use serde::Serialize;
 use std::convert::Infallible;
@@ -95,7 +96,7 @@ pub fn supervise(dir: PathBuf) -> Result<(), LabError> {
 }
 
 fn build(dir: PathBuf) -> Result<(Lab, Stop), LabError> {
-    let dir = RunDir::adopt(dir);
+    let dir = RunDir::adopt(dir)?;
     let path = dir.path().join("spec.json");
     let read = || -> io::Result<LabSpec> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
     let spec = read().map_err(LabError::io(format!("read {}", path.display())))?;
@@ -188,7 +189,7 @@ pub fn status(base: &Path, name: Option<&str>) -> Result<Vec<LabStatus>, LabErro
         Some(name) => vec![registry::find(base, name)?],
         None => registry::list(base)?,
     };
-    let daemon = |socket: &Path| match control::call(socket, &Request::Status) {
+    let daemon = |socket: &Path| match client::ask(socket, &Request::Status) {
         Ok(Response::Status(_)) => "up".to_owned(),
         Ok(_) => "down: it answers nonsense".to_owned(),
         Err(error) => format!("down: {error}"),
