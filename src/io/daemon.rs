@@ -1,11 +1,268 @@
-//! The daemon (skeleton).
+//! The daemon: `weft up`. Starts the planes in order, runs the control loop, stops.
+//!
+//! ```text
+//!  workers ──notices──►┐
+//!  callers ──calls────►├─ control thread ── publishes ──► workers
+//!  finders ──found────►│
+//!  signals ──────────► ┘
+//! ```
+//!
+//! Stopping leaves the ports' interfaces where they are: the next daemon takes them over ("restarts don't cut
+//! containers"). What removes them is `weft detach`, or their namespace's end.
 
+use super::api::{Api, Ask, Call};
+use super::finders::Found;
+use super::machine::{Machine, start_finders};
+use super::outbox::{Notice, Outbox, PortTable};
+use super::store::Store;
+use super::tap::{self, TapOffload};
+use super::udp::{UdpOffload, UdpSockets};
+use super::worker::Worker;
+use super::{configfile, keyfile, log, random};
+use crate::config::{Config, check_identity};
+use crate::control::reload::limits;
+use crate::control::request::{Request, Response};
+use crate::control::{Control, Identity, MachineReport, TICK};
+use crate::switch::Switch;
+use crate::switch::topology::Topology;
+use crate::switch::tunnel::Gate;
+use crate::wire::key::Secret;
+use arc_swap::ArcSwap;
+use crossbeam::channel::{Receiver, bounded, select};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
-/// Runs the daemon until it is told to stop.
+/// Notices of the data plane that wait for control; more are dropped and counted. A second of a hundred peers' messages.
+const NOTICES: usize = 1024;
+/// Calls that wait for control: as many as there can be callers.
+const CALLS: usize = 32;
+/// A receive buffer below this drops bursts of one fast peer.
+const SMALL_BUFFER: usize = 1024 * 1024;
+
+/// Runs the daemon with the configuration in `path` until it is told to stop.
 ///
 /// # Errors
-/// A sentence that says why it could not start.
-pub fn run(config: &Path) -> Result<(), String> {
-    Err(format!("there is no daemon yet to run {}", config.display()))
+/// Why it could not start: one sentence, or one line for each error of the file.
+pub fn run(path: &Path) -> Result<(), String> {
+    let config = configfile::load(path).map_err(|errors| errors.to_string())?;
+    log::start(config.node.log);
+    let api = Api::bind(&config.node.control_socket)?;
+    let store = Store::open(&config.node.state_dir).map_err(|error| error.to_string())?;
+    let (private, created) = keyfile::load_or_create(&config.node.key_file).map_err(|error| error.to_string())?;
+    let identity = identity(&config, &private)?;
+    if created {
+        tracing::info!("made the key file {}: our public key is {}", config.node.key_file.display(), identity.key);
+    }
+    let signals = signals().map_err(|error| format!("cannot catch signals: {error}"))?;
+    let (mut control, events) = start(path, config, &private, identity, store)?;
+    api.serve(events.calls.0.clone(), control.config().node.container_sockets.clone())
+        .map_err(|error| format!("cannot serve the control socket: {error}"))?;
+    tracing::info!(
+        "weft {} runs: member {}, public key {}, tunnel address {}, UDP port {}",
+        env!("CARGO_PKG_VERSION"),
+        control.config().node.name,
+        identity.key,
+        identity.address,
+        control.config().node.listen_port
+    );
+    control_loop(&mut control, &events, &signals);
+    tracing::info!("weft stops; the ports' interfaces stay for the next start");
+    Ok(())
+}
+
+/// Our key and tunnel address, which no peer may have.
+fn identity(config: &Config, private: &Secret) -> Result<Identity, String> {
+    let key = private.public_key();
+    check_identity(config, &key)?;
+    Ok(Identity { key, address: config.node.tunnel_address.unwrap_or_else(|| key.tunnel_address()) })
+}
+
+type Channel<T> = (crossbeam::channel::Sender<T>, Receiver<T>);
+
+/// What wakes the control thread.
+struct Incoming {
+    notices: Channel<Notice>,
+    calls: Channel<Call>,
+    found: Channel<Found>,
+}
+
+/// Probes the machine, starts the data plane and takes over the ports of an earlier run.
+fn start(
+    path: &Path,
+    config: Config,
+    private: &Secret,
+    identity: Identity,
+    store: Store,
+) -> Result<(Control<Machine>, Incoming), String> {
+    let now = Instant::now();
+    let events = Incoming { notices: bounded(NOTICES), calls: bounded(CALLS), found: bounded(CALLS) };
+    let (tap_offload, udp_offload, mut report) = probe(&config)?;
+    let worker_count = config.node.workers.unwrap_or_else(default_workers);
+    let port = config.node.listen_port;
+    let sockets = UdpSockets::bind(port, worker_count, udp_offload).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "UDP port {port} is taken, perhaps by another weft daemon or WireGuard: stop it, or set listen_port in [node]"
+        ),
+        _ => format!("cannot bind UDP port {port}: {error}"),
+    })?;
+    let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
+    let (receive_buffer, _) = sockets[0].buffer_sizes();
+    if receive_buffer < SMALL_BUFFER {
+        report.warnings.push(format!(
+            "the socket receive buffer is only {receive_buffer} bytes: run with CAP_NET_ADMIN or raise net.core.rmem_max"
+        ));
+    }
+    let topology = Topology::new(identity.address, Vec::new(), &[]);
+    let switch = Arc::new(Switch::new(Gate::new(private), topology, limits(config.fdb), random(), now));
+    let table = Arc::new(ArcSwap::from_pointee(PortTable::default()));
+    let merge = config.offload.merge && tap_offload.checksum;
+    let mut workers = Vec::new();
+    for (number, sockets) in sockets.iter().enumerate() {
+        let (switch, sockets, table) = (switch.clone(), sockets.clone(), table.clone());
+        let worker = Worker::start(number, switch, sockets, table, events.notices.0.clone(), merge);
+        workers.push(worker.map_err(|error| format!("cannot start a worker: {error}"))?);
+    }
+    report.workers = workers.len();
+    report.config_file = path.display().to_string();
+    report.pid = std::process::id();
+    let outbox = Outbox::new(switch.clone(), sockets[0].clone(), table.clone(), events.notices.0.clone());
+    let (seek, resolve) = start_finders(&events.found.0, config.node.container_sockets.clone())
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let machine = Machine::new(path.to_owned(), tap_offload, table, store, workers, outbox, seek, resolve, report);
+    let left = machine.left_ports();
+    let mut control = Control::new(machine, config, identity, switch, now);
+    for record in left {
+        if !control.wants_adopted(&record.spec, record.origin, record.vni) {
+            tracing::info!("port {}: removed, the configuration has no place for it any more", record.spec.name);
+            control.host.discard(&record);
+            continue;
+        }
+        let port = control.new_port(record.vni, record.mac);
+        match control.host.adopt(&record, port.clone()) {
+            Ok(()) => {
+                tracing::info!("port {}: taken over as it was", record.spec.name);
+                control.port_up(now, record.spec, record.origin, port);
+            }
+            Err(reason) => tracing::info!("port {}: not taken over: {reason}", record.spec.name),
+        }
+    }
+    control.host.outbox.flush();
+    Ok((control, events))
+}
+
+/// One worker per two cores, at least one: on a small host more of them only take turns.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
+}
+
+/// Finds out which offloads this kernel grants of those that are wanted.
+fn probe(config: &Config) -> Result<(TapOffload, UdpOffload, MachineReport), String> {
+    let wanted = config.offload;
+    let probe = tap::probe(TapOffload {
+        checksum: wanted.tap_checksum,
+        tso: wanted.tap_tso && wanted.tap_checksum,
+        uso: wanted.tap_uso && wanted.tap_checksum,
+    })
+    .map_err(|error| error.to_string())?;
+    let granted = probe.granted();
+    let mut offloads = BTreeMap::new();
+    let mut tell = |name: &str, switched_on: bool, result: Result<(), String>| {
+        let state = match result {
+            Ok(()) => "on".to_owned(),
+            Err(_) if !switched_on => "off (switched off in the configuration)".to_owned(),
+            Err(reason) => format!("off ({reason})"),
+        };
+        offloads.insert(name.to_owned(), state);
+    };
+    tell("tap_checksum", wanted.tap_checksum, probe.checksum.clone());
+    tell("tap_tso", wanted.tap_tso, probe.tso.clone());
+    tell("tap_uso", wanted.tap_uso, probe.uso.clone());
+    let merge = if !wanted.merge {
+        Err(String::new())
+    } else if granted.checksum {
+        Ok(())
+    } else {
+        Err("needs tap_checksum".to_owned())
+    };
+    tell("merge", wanted.merge, merge);
+    let udp = UdpSockets::probe(UdpOffload { segment: wanted.udp_segment, gro: wanted.udp_gro });
+    let [(_, segment), (_, gro)] = &udp;
+    let udp_offload = UdpOffload { segment: segment.is_ok(), gro: gro.is_ok() };
+    for (name, result) in udp {
+        let switched_on = if name == "udp_segment" { wanted.udp_segment } else { wanted.udp_gro };
+        tell(name, switched_on, result);
+    }
+    Ok((granted, udp_offload, MachineReport { offloads, ..MachineReport::default() }))
+}
+
+/// Signals as messages, from a thread that waits for them.
+fn signals() -> io::Result<Receiver<i32>> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let (sender, receiver) = bounded(8);
+    let forward = move || {
+        for signal in signals.forever() {
+            if sender.send(signal).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("weft-signals".to_owned()).spawn(forward)?;
+    Ok(receiver)
+}
+
+fn control_loop(control: &mut Control<Machine>, events: &Incoming, signals: &Receiver<i32>) {
+    let mut next_tick = Instant::now();
+    loop {
+        let now = Instant::now();
+        if now >= next_tick {
+            next_tick = now + TICK;
+            control.tick(now);
+        }
+        control.host.outbox.flush();
+        let pause = next_tick.saturating_duration_since(Instant::now());
+        select! {
+            recv(events.notices.1) -> notice => if let Ok(notice) = notice { take_notice(control, notice) },
+            recv(events.calls.1) -> call => if let Ok(call) = call {
+                let response = answer(control, &call.ask);
+                control.host.outbox.flush();
+                let _ = call.answer.send(response);
+            },
+            recv(events.found.1) -> found => match found {
+                Ok(Found::Place(name, place)) => control.located(Instant::now(), &name, place),
+                Ok(Found::Addresses(name, addresses)) => control.resolved(name, addresses),
+                Err(_) => {}
+            },
+            recv(signals) -> signal => match signal {
+                Ok(SIGHUP) => drop(control.reload(Instant::now())),
+                _ => return,
+            },
+            default(pause) => {}
+        }
+    }
+}
+
+fn take_notice(control: &mut Control<Machine>, notice: Notice) {
+    let now = Instant::now();
+    match notice {
+        Notice::Message(peer, payload) => control.message(now, peer, &payload),
+        Notice::SessionUp(peer) => control.session_up(now, peer),
+        Notice::TooBig(to, bytes) => control.too_big(now, to, bytes),
+        Notice::PortFailed(port, _) => control.port_failed(port),
+    }
+}
+
+fn answer(control: &mut Control<Machine>, ask: &Ask) -> Response {
+    let now = Instant::now();
+    match ask {
+        Ask::Attach(attach, place) => control.attach(now, attach, place),
+        Ask::Request(Request::Detach(detach)) => control.detach(detach),
+        Ask::Request(Request::Reload) => control.reload(now),
+        Ask::Request(request) => control
+            .show(now, request)
+            .unwrap_or_else(|| Response::Refused("an attach must name a target that exists".to_owned())),
+    }
 }

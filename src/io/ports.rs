@@ -18,9 +18,10 @@
 use super::container::{self, ContainerError};
 use super::netlink::{Netlink, NetlinkError};
 use super::netns::{Netns, NetnsId};
-use super::store::{Origin, PortRecord, Store, StoreError, Via};
+use super::store::{PortRecord, Store, StoreError, Via};
 use super::tap::{Tap, TapError, TapOffload};
 use crate::config::{Port, Target};
+use crate::control::ports::Origin;
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
 use std::fs;
@@ -103,6 +104,15 @@ pub enum PortError {
 }
 
 impl PortError {
+    /// Whether what is missing may come by itself: a container that has not started yet.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NoProcess(_) | Self::Container(_) => true,
+            Self::Namespace(error) => error.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
     fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { doing, source }
     }

@@ -9,6 +9,7 @@
 
 use super::netns::NetnsId;
 use crate::config::Port;
+use crate::control::ports::Origin;
 use crate::wire::ethernet::Mac;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use serde::{Deserialize, Serialize};
@@ -40,16 +41,6 @@ pub struct PortRecord {
     pub netns: NetnsId,
     /// How that namespace was reached.
     pub via: Via,
-}
-
-/// Who asked for a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Origin {
-    /// The configuration file.
-    File,
-    /// `weft attach`.
-    Attach,
 }
 
 /// How a namespace was reached.

@@ -22,6 +22,8 @@ pub mod key;
 pub mod merge;
 pub mod message;
 pub mod segment;
+#[cfg(test)]
+mod testing;
 pub mod vnet;
 pub mod vxlan;
 

@@ -1,0 +1,280 @@
+//! Ports: from asked for to made, and away again.
+//!
+//! A port of the file waits until its target exists, and again when the target's namespace dies; one that `weft attach`
+//! made is gone with its namespace. Whatever is refused leaves everything as it was.
+
+use super::request::{Attach, Detach, Response};
+use super::{Control, Host, NewPort};
+use crate::config::check_port;
+use crate::config::{self, Target};
+use crate::switch::ids::{Place, PortId};
+use crate::switch::topology::Port;
+use crate::wire::announce;
+use crate::wire::ethernet::Mac;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Announcements per attachment and the time between them: RFC 5227 §2.3 asks for two, two seconds apart; one more
+/// makes up for a session that is still being made.
+const ANNOUNCEMENTS: u8 = 3;
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+/// The interface name in the target unless asked otherwise, as pipework has it.
+pub const DEFAULT_IFNAME: &str = "eth1";
+
+/// Who asked for a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The configuration file: it exists whenever its target does.
+    File,
+    /// `weft attach`: it exists until its target does not.
+    Attach,
+}
+
+/// One port asked for.
+pub struct PortEntry {
+    /// As it was asked for.
+    pub spec: config::Port,
+    /// Who asked.
+    pub origin: Origin,
+    /// Whether it exists.
+    pub state: State,
+}
+
+/// Whether a port exists.
+pub enum State {
+    /// Its target does not exist, or something is in the way: the reason.
+    Waiting(String),
+    /// It carries frames.
+    Up {
+        /// As the switch knows it.
+        port: Arc<Port>,
+    },
+}
+
+/// Gratuitous ARP and unsolicited neighbour advertisements still to be sent.
+pub(super) struct Announcement {
+    due: Instant,
+    left: u8,
+    port: Arc<Port>,
+    addresses: Vec<IpAddr>,
+}
+
+impl<H: Host> Control<H> {
+    /// A port is wanted as soon as its target is located.
+    pub(super) fn want(&mut self, spec: config::Port, origin: Origin) {
+        let state = State::Waiting("its target has not been found yet".to_owned());
+        self.ports.insert(spec.name.clone(), PortEntry { spec, origin, state });
+    }
+
+    /// Tells the host which targets ports wait for.
+    pub(super) fn seek(&mut self) {
+        let waiting = self.ports.values().filter(|entry| matches!(entry.state, State::Waiting(_)));
+        let targets = waiting.map(|entry| (entry.spec.name.clone(), entry.spec.target.clone())).collect();
+        self.host.seek(targets);
+    }
+
+    /// The target of a waiting port was found, or why it was not.
+    pub fn located(&mut self, now: Instant, name: &str, place: Result<H::Place, String>) {
+        let Some(entry) = self.ports.get(name) else { return };
+        if !matches!(entry.state, State::Waiting(_)) {
+            return;
+        }
+        let (spec, origin) = (entry.spec.clone(), entry.origin);
+        let made = place.and_then(|place| self.make(now, &spec, origin, &place));
+        match made {
+            Ok(()) => {
+                tracing::info!("port {name}: up in network {}", spec.network);
+                self.seek();
+            }
+            Err(reason) => {
+                if let Some(entry) = self.ports.get_mut(name) {
+                    if !matches!(&entry.state, State::Waiting(old) if *old == reason) {
+                        tracing::warn!("port {name} waits: {reason}");
+                    }
+                    entry.state = State::Waiting(reason);
+                }
+            }
+        }
+    }
+
+    /// `weft attach`, its target found.
+    pub fn attach(&mut self, now: Instant, attach: &Attach, place: &H::Place) -> Response {
+        let ifname = attach.ifname.clone().unwrap_or_else(|| DEFAULT_IFNAME.to_owned());
+        let name = attach.name.clone().unwrap_or_else(|| format!("{}:{ifname}", attach.target));
+        let spec = config::Port {
+            name: name.clone(),
+            network: attach.network.clone(),
+            target: attach.target.clone(),
+            ifname,
+            mac: attach.mac,
+            addresses: attach.addresses.clone(),
+        };
+        if let Err(reason) = self.check(&spec) {
+            return Response::Refused(reason);
+        }
+        match self.make(now, &spec, Origin::Attach, place) {
+            Ok(()) => self.port_status(&name).map_or_else(
+                || Response::Refused(format!("port {name} vanished while it was made: attach it again")),
+                Response::Attached,
+            ),
+            Err(reason) => Response::Refused(reason),
+        }
+    }
+
+    /// Whether a port could be asked for beside those that exist.
+    fn check(&self, spec: &config::Port) -> Result<(), String> {
+        let network = self.network(&spec.network).ok_or_else(|| {
+            let names: Vec<_> = self.config.networks.iter().map(|network| network.name.as_str()).collect();
+            format!("there is no network '{}' here; this member has: {}", spec.network, names.join(", "))
+        })?;
+        let others: Vec<_> = self.ports.values().map(|entry| entry.spec.clone()).collect();
+        check_port(spec, network, &others)?;
+        let taken =
+            spec.mac.and_then(|mac| self.up_ports().find(|(_, port, used)| *used == mac && port.vni == network.vni));
+        if let Some((name, _, mac)) = taken {
+            return Err(format!("the MAC address {mac} is already port {name}'s: choose another with --mac"));
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, now: Instant, spec: &config::Port, origin: Origin, place: &H::Place) -> Result<(), String> {
+        let network = self.network(&spec.network).ok_or_else(|| format!("there is no network '{}'", spec.network))?;
+        let (vni, mtu) = (network.vni, network.mtu);
+        let mac = spec.mac.unwrap_or_else(|| {
+            let [a, b, c, d, e, f, ..] = self.host.random().to_le_bytes();
+            Mac::local([a, b, c, d, e, f])
+        });
+        let port = self.new_port(vni, mac);
+        self.host.create_port(&NewPort { port: port.clone(), spec, origin, mtu }, place)?;
+        self.port_up(now, spec.clone(), origin, port);
+        Ok(())
+    }
+
+    /// A port as the switch knows it, with an id of its own.
+    pub fn new_port(&mut self, vni: u32, mac: Mac) -> Arc<Port> {
+        let id = PortId(self.next_port);
+        self.next_port += 1;
+        Arc::new(Port { id, vni, mac, flow: crate::switch::counters::Flow::default() })
+    }
+
+    /// Whether a port found again after a restart still belongs here: the network it is in, or `None`.
+    pub fn wants_adopted(&self, spec: &config::Port, origin: Origin, vni: u32) -> bool {
+        let same_network = self.network(&spec.network).is_some_and(|network| network.vni == vni);
+        same_network
+            && match origin {
+                Origin::File => self.ports.get(&spec.name).is_some_and(|entry| entry.spec == *spec),
+                Origin::Attach => !self.ports.contains_key(&spec.name),
+            }
+    }
+
+    /// A port exists: made, or found again after a restart.
+    pub fn port_up(&mut self, now: Instant, spec: config::Port, origin: Origin, port: Arc<Port>) {
+        self.switch.fdb.insert_static(port.vni, port.mac, Place::Port(port.id));
+        let addresses = spec.addresses.iter().map(|address| address.cidr.address).collect();
+        self.announcements.push(Announcement { due: now, left: ANNOUNCEMENTS, port: port.clone(), addresses });
+        self.ports.insert(spec.name.clone(), PortEntry { spec, origin, state: State::Up { port } });
+        self.apply_static_entries();
+        self.publish();
+        self.announce_due(now);
+    }
+
+    pub(super) fn announce_due(&mut self, now: Instant) {
+        for announcement in &mut self.announcements {
+            if announcement.due > now {
+                continue;
+            }
+            announcement.left -= 1;
+            announcement.due = now + ANNOUNCE_INTERVAL;
+            for address in &announcement.addresses {
+                let mac = announcement.port.mac;
+                let frame = match address {
+                    IpAddr::V4(address) => announce::gratuitous_arp(mac, *address),
+                    IpAddr::V6(address) => announce::unsolicited_advertisement(mac, *address),
+                };
+                self.switch.announce(now, &announcement.port, &frame, self.host.out());
+            }
+        }
+        self.announcements.retain(|announcement| announcement.left > 0);
+    }
+
+    /// `weft detach`.
+    pub fn detach(&mut self, detach: &Detach) -> Response {
+        let matches = |entry: &&PortEntry| {
+            let named = entry.spec.name == detach.port;
+            let target = detach.port.parse::<Target>().is_ok_and(|target| target == entry.spec.target);
+            (named || target) && detach.ifname.as_ref().is_none_or(|ifname| *ifname == entry.spec.ifname)
+        };
+        let found: Vec<_> = self.ports.values().filter(matches).collect();
+        let entry = match found.as_slice() {
+            [] => return Response::Refused(format!("no port '{}': `weft ports` lists them", detach.port)),
+            [entry] => entry,
+            several => {
+                let names: Vec<_> = several.iter().map(|entry| entry.spec.name.as_str()).collect();
+                return Response::Refused(format!(
+                    "'{}' has {} ports ({}): name one of them, or add --ifname",
+                    detach.port,
+                    several.len(),
+                    names.join(", ")
+                ));
+            }
+        };
+        if entry.origin == Origin::File {
+            return Response::Refused(format!(
+                "port {} stands in the configuration file: remove it there and run `weft reload`",
+                entry.spec.name
+            ));
+        }
+        let name = entry.spec.name.clone();
+        self.remove_port(&name);
+        Response::Done(vec![format!("port {name} detached")])
+    }
+
+    /// Removes a port, whatever its state.
+    pub(super) fn remove_port(&mut self, name: &str) {
+        let Some(entry) = self.ports.remove(name) else { return };
+        if let State::Up { port } = entry.state {
+            self.port_gone(&port);
+        }
+    }
+
+    /// Forgets a port that was up: first the workers, then the FDB, then the interface.
+    fn port_gone(&mut self, port: &Port) {
+        self.announcements.retain(|announcement| announcement.port.id != port.id);
+        self.publish();
+        self.switch.fdb.forget_place(Place::Port(port.id));
+        self.host.remove_port(port.id);
+    }
+
+    /// A TAP could not be read: removes it if it is gone.
+    pub fn port_failed(&mut self, id: PortId) {
+        let name = self.up_ports().find(|(_, port, _)| port.id == id).map(|(name, ..)| name.clone());
+        if let Some(name) = name.filter(|_| !self.host.port_lives(id)) {
+            self.port_died(&name);
+        }
+    }
+
+    pub(super) fn remove_dead_ports(&mut self) {
+        let up: Vec<_> = self.up_ports().map(|(name, port, _)| (name.clone(), port.id)).collect();
+        for (name, id) in up {
+            if !self.host.port_lives(id) {
+                self.port_died(&name);
+            }
+        }
+    }
+
+    /// A port's namespace or interface is gone: one of the file waits for it to come back.
+    fn port_died(&mut self, name: &str) {
+        let Some(entry) = self.ports.remove(name) else { return };
+        tracing::info!("port {name}: its namespace or interface is gone");
+        if entry.origin == Origin::File {
+            self.want(entry.spec, Origin::File);
+        }
+        if let State::Up { port } = entry.state {
+            self.port_gone(&port);
+        }
+        self.seek();
+    }
+}

@@ -1,0 +1,196 @@
+//! Reload: apply the difference between two configurations, or refuse it whole.
+//!
+//! Everything that could be refused is looked at first; what is applied afterwards cannot fail. A peer or port that did
+//! not change is not touched: its session, its interface and its FDB entries live on.
+
+use super::ports::{Origin, State};
+use super::request::Response;
+use super::{Control, Host};
+use crate::config::check_port;
+use crate::config::diff::{Change, diff};
+use crate::config::{Config, FdbLimits};
+use crate::switch::fdb::Limits;
+use crate::switch::ids::PeerId;
+use crate::wire::key::PublicKey;
+use std::time::Instant;
+
+/// The FDB's bounds as the switch has them.
+pub fn limits(limits: FdbLimits) -> Limits {
+    Limits { max_entries: limits.max_entries, max_per_port: limits.max_per_port, max_per_peer: limits.max_per_peer }
+}
+
+impl<H: Host> Control<H> {
+    /// `weft reload` and SIGHUP.
+    pub fn reload(&mut self, now: Instant) -> Response {
+        let next = match self.host.load_config() {
+            Ok(next) => next,
+            Err(problems) => return self.refuse(&problems),
+        };
+        let changes = match diff(&self.config, &next) {
+            Ok(changes) => changes,
+            Err(keys) => {
+                let keys = keys.join(", ");
+                return self.refuse(&format!("a reload cannot change {keys}: restart the daemon for that"));
+            }
+        };
+        if let Err(reason) = self.check_attached(&next) {
+            return self.refuse(&reason);
+        }
+        if changes.is_empty() {
+            return Response::Done(vec!["nothing changed".to_owned()]);
+        }
+        let told = changes.iter().map(describe).collect();
+        self.apply(now, next, &changes);
+        for change in &changes {
+            tracing::info!("reload: {}", describe(change));
+        }
+        Response::Done(told)
+    }
+
+    fn refuse(&self, reason: &str) -> Response {
+        tracing::warn!("reload refused, running on as before: {reason}");
+        Response::Refused(format!("reload refused, running on as before: {reason}"))
+    }
+
+    /// Ports that `weft attach` made must still fit.
+    fn check_attached(&self, next: &Config) -> Result<(), String> {
+        let attached = || self.ports.values().filter(|entry| entry.origin == Origin::Attach);
+        for entry in attached() {
+            let spec = &entry.spec;
+            let here = self.network(&spec.network).map(|network| network.vni);
+            let Some(network) = next.networks.iter().find(|n| n.name == spec.network && Some(n.vni) == here) else {
+                return Err(format!(
+                    "network {} still has the attached port {}: detach it first",
+                    spec.network, spec.name
+                ));
+            };
+            check_port(spec, network, &next.ports)
+                .map_err(|reason| format!("attached port {}: {reason}", spec.name))?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, now: Instant, next: Config, changes: &[Change]) {
+        let old = std::mem::replace(&mut self.config, next);
+        self.switch.fdb.set_limits(limits(self.config.fdb));
+        self.apply_peers(now, &old);
+        self.apply_ports(&old);
+        self.forget_static_entries(&old);
+        for network in &old.networks {
+            if !self.config.networks.iter().any(|kept| kept.vni == network.vni) {
+                self.switch.fdb.forget_network(network.vni);
+            }
+        }
+        self.apply_networks(now);
+        self.apply_mtus(&old);
+        if changes.iter().any(|change| matches!(change, Change::LogLevel(_))) {
+            self.host.set_log_level(self.config.node.log);
+        }
+        self.seek();
+        self.resolve();
+        self.apply_endpoints();
+        self.connect_all();
+        self.run_mesh(now);
+    }
+
+    fn apply_peers(&mut self, now: Instant, old: &Config) {
+        let id_of = |this: &Self, key: PublicKey| {
+            this.peers.iter().find(|(_, e)| e.config.public_key == key).map(|(&id, _)| id)
+        };
+        for peer in &old.peers {
+            if !self.config.peers.iter().any(|kept| kept.public_key == peer.public_key)
+                && let Some(id) = id_of(self, peer.public_key)
+            {
+                self.remove_peer(id);
+            }
+        }
+        for peer in self.config.peers.clone() {
+            match id_of(self, peer.public_key) {
+                Some(id) => self.change_peer(now, id, &peer),
+                None => self.add_peer(now, &peer),
+            }
+        }
+    }
+
+    /// What a session depends on makes a fresh tunnel; the rest is changed in place.
+    fn change_peer(&mut self, now: Instant, id: PeerId, next: &crate::config::Peer) {
+        let Some(entry) = self.peers.get_mut(&id) else { return };
+        let old = &entry.config;
+        let same_session = old.preshared_key == next.preshared_key
+            && old.keepalive == next.keepalive
+            && old.tunnel_address == next.tunnel_address;
+        if !same_session {
+            self.remove_peer(id);
+            self.add_peer(now, next);
+            return;
+        }
+        let path_changed = old.path_mtu != next.path_mtu;
+        entry.config = next.clone();
+        if path_changed {
+            let peer = entry.peer.clone();
+            self.add_link(&peer, next);
+            self.watch_tunnels(now);
+        }
+    }
+
+    fn apply_ports(&mut self, old: &Config) {
+        for port in &old.ports {
+            if !self.config.ports.contains(port) {
+                self.remove_port(&port.name);
+            }
+        }
+        for port in self.config.ports.clone() {
+            if !old.ports.contains(&port) {
+                self.want(port, Origin::File);
+            }
+        }
+    }
+
+    /// Static entries that the file no longer has; those it still has are put in again with the networks.
+    fn forget_static_entries(&self, old: &Config) {
+        for network in &old.networks {
+            for entry in &network.static_entries {
+                if let Some(place) = self.place_of(&entry.at) {
+                    self.switch.fdb.remove_static(network.vni, entry.mac, place);
+                }
+            }
+        }
+        // A container's own address may have been one of them.
+        for (_, port, mac) in self.up_ports() {
+            self.switch.fdb.insert_static(port.vni, mac, crate::switch::ids::Place::Port(port.id));
+        }
+    }
+
+    fn apply_mtus(&mut self, old: &Config) {
+        let ids = self.ports.values().filter_map(|entry| match &entry.state {
+            State::Up { port } => Some((entry.spec.name.clone(), port.id, port.vni)),
+            State::Waiting(_) => None,
+        });
+        for (name, id, vni) in ids.collect::<Vec<_>>() {
+            let mtu = |config: &Config| config.networks.iter().find(|n| n.vni == vni).map(|n| n.mtu);
+            if let (before, Some(after)) = (mtu(old), mtu(&self.config))
+                && before != Some(after)
+                && let Err(reason) = self.host.set_port_mtu(id, after)
+            {
+                tracing::warn!("port {name} keeps its MTU: {reason}");
+            }
+        }
+    }
+}
+
+/// One change, in words.
+fn describe(change: &Change) -> String {
+    match change {
+        Change::LogLevel(_) => "log level changed".to_owned(),
+        Change::FdbLimits(_) => "FDB limits changed".to_owned(),
+        Change::PortRemoved(port) => format!("port {} removed", port.name),
+        Change::PortAdded(port) => format!("port {} added", port.name),
+        Change::PortChanged { new, .. } => format!("port {} changed", new.name),
+        Change::PeerRemoved(peer) => format!("peer {} removed", peer.name),
+        Change::PeerAdded(peer) => format!("peer {} added", peer.name),
+        Change::PeerChanged { new, .. } => format!("peer {} changed", new.name),
+        Change::NetworkRemoved(network) => format!("network {} removed", network.name),
+        Change::NetworkAdded(network) => format!("network {} added", network.name),
+        Change::NetworkChanged { new, .. } => format!("network {} changed", new.name),
+    }
+}

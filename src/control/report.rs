@@ -1,0 +1,218 @@
+//! What the control plane shows: the structures behind `weft status`, `peers`, `ports`, `networks` and `fdb`.
+
+use super::ports::{Origin, PortEntry, State};
+use super::request::{self, FdbCounts, FdbEntry, NetworkStatus, PeerStatus, PortStatus, Response, Status, Traffic};
+use super::{Control, Host};
+use crate::config::Endpoint;
+use crate::mesh::path::Basis;
+use crate::switch::counters::Drop;
+use crate::switch::ids::Place;
+use crate::wire::MIN_PATH_MTU;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+impl<H: Host> Control<H> {
+    /// Answers a request that only looks.
+    pub fn show(&self, now: Instant, request: &request::Request) -> Option<Response> {
+        use request::Request;
+        Some(match request {
+            Request::Status => Response::Status(Box::new(self.status(now))),
+            Request::Peers => Response::Peers(self.peer_statuses(now)),
+            Request::Ports => Response::Ports(self.ports.values().map(|entry| self.describe_port(entry)).collect()),
+            Request::Networks => Response::Networks(self.network_statuses()),
+            Request::Fdb { network } => self.fdb_entries(now, network.as_deref()),
+            Request::Attach(_) | Request::Detach(_) | Request::Reload => return None,
+        })
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let counters = &self.switch.counters;
+        let machine = self.host.machine();
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let fdb = self.switch.fdb.counts();
+        let mut warnings = machine.warnings;
+        for entry in self.ports.values() {
+            if let State::Waiting(reason) = &entry.state {
+                warnings.push(format!("port {} waits: {reason}", entry.spec.name));
+            }
+        }
+        Status {
+            name: self.config.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: machine.pid,
+            uptime_s: now.saturating_duration_since(self.started).as_secs(),
+            public_key: self.identity.key,
+            tunnel_address: self.identity.address,
+            listen_port: self.config.node.listen_port,
+            config_file: machine.config_file,
+            workers: machine.workers,
+            networks: self.config.networks.len(),
+            ports: self.up_ports().count(),
+            peers: self.peers.len(),
+            peers_up: self.peers.values().filter(|entry| entry.peer.tunnel().is_live()).count(),
+            fdb_entries: self.switch.fdb.len(),
+            fdb: FdbCounts { learned: fdb.learned, moved: fdb.moved, expired: fdb.expired, evicted: fdb.evicted },
+            offloads: machine.offloads,
+            traffic: Traffic {
+                port_rx_frames: get(&counters.port_rx_frames),
+                port_tx_frames: get(&counters.port_tx_frames),
+                tunnel_tx_frames: get(&counters.tunnel_tx_frames),
+                tunnel_rx_frames: get(&counters.tunnel_rx_frames),
+                flooded_frames: get(&counters.flooded_frames),
+                datagrams_tx: get(&counters.datagrams_tx),
+                datagrams_rx: get(&counters.datagrams_rx),
+            },
+            drops: Drop::ALL.iter().map(|&reason| (reason.name().to_owned(), counters.dropped(reason))).collect(),
+            warnings,
+        }
+    }
+
+    fn peer_statuses(&self, now: Instant) -> Vec<PeerStatus> {
+        let peers = self.peers.values().map(|entry| {
+            let peer = &entry.peer;
+            let view = self.mesh.peer(peer.id);
+            let tunnel = peer.tunnel();
+            let state = match () {
+                () if tunnel.is_live() => "up",
+                () if tunnel.is_trying() => "handshake",
+                () => "idle",
+            };
+            let get = |counter: &AtomicU64| counter.load(Relaxed);
+            PeerStatus {
+                name: entry.config.name.clone(),
+                public_key: peer.key,
+                tunnel_address: peer.address,
+                state: state.to_owned(),
+                endpoint: tunnel.endpoint(),
+                endpoints: entry.config.endpoints.iter().map(|endpoint| self.describe_endpoint(endpoint)).collect(),
+                handshake_age_s: tunnel.established().map(|at| now.saturating_duration_since(at).as_secs()),
+                rtt_ms: view.and_then(|view| view.round_trip).map(|rtt| rtt.as_secs_f64() * 1e3),
+                path_mtu: view.map_or(MIN_PATH_MTU, |view| view.path_mtu),
+                path_mtu_source: match view.map(|view| view.basis) {
+                    Some(Basis::Probed) => "probed",
+                    Some(Basis::Configured) => "configured",
+                    Some(Basis::Assumed) | None => "assumed",
+                }
+                .to_owned(),
+                weft: view.is_some_and(|view| view.greeting.is_some()),
+                networks: self.networks_of(entry),
+                tx_packets: get(&peer.flow.tx),
+                tx_bytes: get(&peer.flow.tx_bytes),
+                rx_packets: get(&peer.flow.rx),
+                rx_bytes: get(&peer.flow.rx_bytes),
+            }
+        });
+        peers.collect()
+    }
+
+    fn networks_of(&self, entry: &super::PeerEntry) -> Option<Vec<String>> {
+        let named = |vni: &u32| {
+            let known = self.config.networks.iter().find(|network| network.vni == *vni);
+            known.map_or_else(|| format!("vni {vni}"), |network| network.name.clone())
+        };
+        let told = || Some(self.greeted_networks(entry.peer.id)?.iter().map(named).collect());
+        entry.config.networks.clone().or_else(told)
+    }
+
+    fn describe_endpoint(&self, endpoint: &Endpoint) -> String {
+        match endpoint {
+            Endpoint::Address(address) => address.to_string(),
+            Endpoint::Name(name, port) => match self.resolved.get(&(name.clone(), *port)) {
+                Some(addresses) if !addresses.is_empty() => {
+                    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                    format!("{endpoint} ({})", addresses.join(", "))
+                }
+                _ => format!("{endpoint} (not resolved)"),
+            },
+        }
+    }
+
+    /// One port, by name.
+    pub(super) fn port_status(&self, name: &str) -> Option<PortStatus> {
+        self.ports.get(name).map(|entry| self.describe_port(entry))
+    }
+
+    fn describe_port(&self, entry: &PortEntry) -> PortStatus {
+        let (state, mac, flow) = match &entry.state {
+            State::Up { port } => ("up".to_owned(), Some(port.mac), Some(&port.flow)),
+            State::Waiting(reason) => (format!("waiting: {reason}"), entry.spec.mac, None),
+        };
+        let get =
+            |pick: fn(&crate::switch::counters::Flow) -> &AtomicU64| flow.map_or(0, |flow| pick(flow).load(Relaxed));
+        PortStatus {
+            name: entry.spec.name.clone(),
+            network: entry.spec.network.clone(),
+            state,
+            target: entry.spec.target.to_string(),
+            ifname: entry.spec.ifname.clone(),
+            mac,
+            addresses: entry.spec.addresses.clone(),
+            mtu: self.network(&entry.spec.network).map_or(0, |network| network.mtu),
+            origin: match entry.origin {
+                Origin::File => "file".to_owned(),
+                Origin::Attach => "attach".to_owned(),
+            },
+            rx_frames: get(|flow| &flow.rx),
+            rx_bytes: get(|flow| &flow.rx_bytes),
+            tx_frames: get(|flow| &flow.tx),
+            tx_bytes: get(|flow| &flow.tx_bytes),
+            drops: get(|flow| &flow.drops),
+        }
+    }
+
+    fn network_statuses(&self) -> Vec<NetworkStatus> {
+        let networks = self.config.networks.iter().map(|network| NetworkStatus {
+            name: network.name.clone(),
+            vni: network.vni,
+            subnets: network.subnets.iter().map(ToString::to_string).collect(),
+            mtu: network.mtu,
+            ageing_s: network.ageing.as_secs(),
+            ports: self
+                .ports
+                .values()
+                .filter(|e| e.spec.network == network.name)
+                .map(|e| e.spec.name.clone())
+                .collect(),
+            peers: self.peers_of(network).map(|entry| entry.config.name.clone()).collect(),
+            fdb_entries: self.switch.fdb.len_of(network.vni),
+        });
+        networks.collect()
+    }
+
+    fn fdb_entries(&self, now: Instant, network: Option<&str>) -> Response {
+        if let Some(name) = network
+            && self.network(name).is_none()
+        {
+            return Response::Refused(format!("there is no network '{name}': `weft networks` lists them"));
+        }
+        let entries = self.switch.fdb.snapshot(self.switch.seconds(now));
+        let entries = entries.into_iter().filter_map(|entry| {
+            let known = self.config.networks.iter().find(|network| network.vni == entry.vni)?;
+            if network.is_some_and(|name| name != known.name) {
+                return None;
+            }
+            Some(FdbEntry {
+                network: known.name.clone(),
+                mac: entry.mac,
+                at: self.describe_place(entry.place),
+                kind: if entry.is_static { "static" } else { "dynamic" }.to_owned(),
+                age_s: (!entry.is_static).then_some(u64::from(entry.age)),
+            })
+        });
+        let mut entries: Vec<_> = entries.collect();
+        entries.sort_by(|a, b| (&a.network, a.mac).cmp(&(&b.network, b.mac)));
+        Response::Fdb(entries)
+    }
+
+    fn describe_place(&self, place: Place) -> String {
+        match place {
+            Place::Port(id) => {
+                let name = self.up_ports().find(|(_, port, _)| port.id == id).map(|(name, ..)| name.as_str());
+                format!("port {}", name.unwrap_or("(gone)"))
+            }
+            Place::Peer(id) => {
+                format!("peer {}", self.peers.get(&id).map_or("(gone)", |entry| entry.config.name.as_str()))
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! A worker: one thread of the data plane, running to completion over its TAPs and its sockets.
+//!
+//! Read, switch, write. A worker has no state of its own but buffers: ports come and go by themselves in the
+//! published [`PortTable`], and their TAPs are registered with the worker's poll by control. mio is edge-triggered, so
+//! what was not read to its end within the budget stays on the ready list; no TAP and no socket can starve another.
+
+use super::outbox::{Notice, Outbox, PortTable};
+use super::udp::{ReceiveBatch, UdpSockets};
+use crate::switch::ids::PortId;
+use crate::switch::staging::Staging;
+use crate::switch::{HEADROOM, Switch};
+use crate::wire::MAX_SUPER_FRAME;
+use crate::wire::vnet::{self, VnetHeader};
+use arc_swap::ArcSwap;
+use crossbeam::channel::Sender;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
+
+/// Tokens of the sockets and the waker; a port's token is its id behind them.
+const V4: Token = Token(0);
+const V6: Token = Token(1);
+const WAKE: Token = Token(2);
+const FIRST_PORT: usize = 3;
+/// Frames read from one TAP before the others get their turn: of 64 KiB each, a few hundred microseconds of sealing.
+const TAP_BUDGET: usize = 64;
+/// `recvmmsg` calls on one socket before the TAPs get their turn.
+const SOCKET_BUDGET: usize = 4;
+/// What is opened before a flush: a receive batch of full trains, and what reassembly adds.
+const STAGING_BYTES: usize = 640 * 1024;
+
+/// The token under which a port's TAP is registered.
+pub fn port_token(id: PortId) -> Token {
+    Token(id.0 as usize + FIRST_PORT)
+}
+
+/// What control keeps of a running worker.
+pub struct WorkerHandle {
+    /// To register TAPs with.
+    pub registry: Registry,
+    waker: Arc<Waker>,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        let _ = self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A worker's parts before it runs.
+pub struct Worker {
+    switch: Arc<Switch>,
+    sockets: Arc<UdpSockets>,
+    table: Arc<ArcSwap<PortTable>>,
+    poll: Poll,
+    outbox: Outbox,
+    staging: Staging,
+    receive: ReceiveBatch,
+    frame: Box<[u8]>,
+    ready: VecDeque<Token>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// Starts worker `number`.
+    ///
+    /// # Errors
+    /// The kernel refused a poll or a thread.
+    pub fn start(
+        number: usize,
+        switch: Arc<Switch>,
+        sockets: Arc<UdpSockets>,
+        table: Arc<ArcSwap<PortTable>>,
+        notices: Sender<Notice>,
+        merge: bool,
+    ) -> io::Result<WorkerHandle> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Arc::new(Waker::new(&registry, WAKE)?);
+        for (socket, token) in [(&sockets.v4, V4), (&sockets.v6, V6)] {
+            if let Some(socket) = socket {
+                registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+            }
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let outbox = Outbox::new(switch.clone(), sockets.clone(), table.clone(), notices);
+        let worker = Self {
+            switch,
+            sockets,
+            table,
+            poll,
+            outbox,
+            staging: Staging::new(STAGING_BYTES, merge),
+            receive: ReceiveBatch::default(),
+            frame: vec![0; HEADROOM + vnet::LEN + MAX_SUPER_FRAME].into_boxed_slice(),
+            ready: VecDeque::new(),
+            stop: stop.clone(),
+        };
+        let name = format!("weft-data-{number}");
+        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
+        Ok(WorkerHandle { registry, waker, stop, thread: Some(thread) })
+    }
+
+    fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        while !self.stop.load(Relaxed) {
+            let timeout = (!self.ready.is_empty()).then_some(std::time::Duration::ZERO);
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!("worker stops: poll failed: {error}");
+                return;
+            }
+            for event in &events {
+                if event.token() != WAKE && !self.ready.contains(&event.token()) {
+                    self.ready.push_back(event.token());
+                }
+            }
+            // One clock read for everything that was ready.
+            let now = Instant::now();
+            self.outbox.refresh();
+            for _ in 0..self.ready.len() {
+                let Some(token) = self.ready.pop_front() else { break };
+                let more = match token {
+                    V4 | V6 => self.read_socket(now, token),
+                    _ => self.read_tap(now, PortId((token.0 - FIRST_PORT) as u32)),
+                };
+                self.outbox.flush();
+                if more {
+                    self.ready.push_back(token);
+                }
+            }
+        }
+    }
+
+    /// Takes a few batches of datagrams; returns whether more may wait.
+    fn read_socket(&mut self, now: Instant, token: Token) -> bool {
+        let socket = if token == V4 { &self.sockets.v4 } else { &self.sockets.v6 };
+        let Some(socket) = socket else { return false };
+        for _ in 0..SOCKET_BUDGET {
+            let more = match self.receive.receive(socket) {
+                Ok(more) => more,
+                Err(error) => {
+                    tracing::warn!("receiving from the underlay failed: {error}");
+                    return false;
+                }
+            };
+            for train in self.receive.trains() {
+                let (staging, out) = (&mut self.staging, &mut self.outbox);
+                self.switch.underlay_input(now, train.from, train.bytes, train.stride, staging, out);
+            }
+            self.staging.flush(&mut self.outbox);
+            if !more {
+                // A short batch does not prove the socket empty: only "would block" re-arms the edge.
+                return self.receive.took_any();
+            }
+        }
+        true
+    }
+
+    /// Reads frames of one port; returns whether more may wait.
+    fn read_tap(&mut self, now: Instant, id: PortId) -> bool {
+        let table = self.table.load();
+        let Some(entry) = table.get(&id) else { return false };
+        for _ in 0..TAP_BUDGET {
+            let length = match entry.tap.read(&mut self.frame[HEADROOM..]) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    // The interface is gone with its namespace (EBADFD), or down; control finds out which.
+                    self.outbox.notice(Notice::PortFailed(id, error.raw_os_error().unwrap_or(0)));
+                    return false;
+                }
+            };
+            let Some((header, _)) = self.frame[HEADROOM..HEADROOM + length].split_first_chunk::<{ vnet::LEN }>()
+            else {
+                continue;
+            };
+            let header = VnetHeader::parse(header);
+            let at = HEADROOM + vnet::LEN;
+            let buffer = &mut self.frame[..HEADROOM + length];
+            self.switch.port_input(now, &entry.port, header, buffer, at, &mut self.outbox);
+        }
+        true
+    }
+}

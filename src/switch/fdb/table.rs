@@ -1,0 +1,377 @@
+//! The table behind the lock: entries, who owns how many, and in which order they give way.
+//!
+//! ```text
+//!   networks: VNI ─► ageing time, MAC ─► slot        stations: [ slot 0 | slot 1 | slot 2 | … ]
+//!   owners:   place ─► length, head ─► oldest slot ⇄ … ⇄ newest slot ◄─ tail
+//!   sizes:    (length, place), ordered: the last owns the most
+//! ```
+//!
+//! What stays true: every slot is either free or reachable from exactly one network; a dynamic station is linked in
+//! the queue of its place, a static one in none; `sizes` holds every owner once, with its length, which is never 0.
+
+use super::hash::Keyed;
+use super::{DEFAULT_AGEING, Entry, FdbCounts, Limits, Source};
+use crate::switch::ids::Place;
+use crate::wire::ethernet::Mac;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// A position in `stations`.
+type Slot = u32;
+
+/// No station: the end of a queue.
+const NONE: Slot = Slot::MAX;
+
+/// How many entries may get their second chance before one gives way regardless. It bounds the work of one eviction
+/// where thousands of stations of one place are all being heard.
+pub(super) const SECOND_CHANCES: u32 = 32;
+
+#[derive(Debug)]
+pub(super) struct Table {
+    keyed: Keyed,
+    limits: Limits,
+    networks: HashMap<u32, Network, Keyed>,
+    stations: Vec<Station>,
+    free: Vec<Slot>,
+    owners: BTreeMap<Place, Queue>,
+    sizes: BTreeSet<(usize, Place)>,
+    /// Dynamic entries in all.
+    dynamic: usize,
+    counts: FdbCounts,
+}
+
+/// One network. It comes into being when it is first spoken of; that is bounded because only configured networks are.
+#[derive(Debug)]
+struct Network {
+    ageing: u32,
+    slots: HashMap<u64, Slot, Keyed>,
+}
+
+#[derive(Debug)]
+struct Station {
+    vni: u32,
+    mac: Mac,
+    place: Place,
+    is_static: bool,
+    /// Off when the slot is free.
+    in_use: bool,
+    /// When it was last heard.
+    heard: AtomicU32,
+    /// What `heard` was when it was put at the end of its queue.
+    queued: u32,
+    older: Slot,
+    newer: Slot,
+}
+
+/// Dynamic entries of one place, oldest first.
+#[derive(Debug, Clone, Copy)]
+struct Queue {
+    head: Slot,
+    tail: Slot,
+    len: usize,
+}
+
+impl Table {
+    pub(super) fn new(limits: Limits, seed: u64) -> Self {
+        let keyed = Keyed::new(seed);
+        Self {
+            keyed,
+            limits,
+            networks: HashMap::with_hasher(keyed),
+            stations: Vec::new(),
+            free: Vec::new(),
+            owners: BTreeMap::new(),
+            sizes: BTreeSet::new(),
+            dynamic: 0,
+            counts: FdbCounts::default(),
+        }
+    }
+
+    pub(super) fn lookup(&self, now: u32, vni: u32, mac: Mac) -> Option<Place> {
+        let network = self.networks.get(&vni)?;
+        let station = &self.stations[*network.slots.get(&key(mac))? as usize];
+        (!station.is_expired(now, network.ageing)).then_some(station.place)
+    }
+
+    /// What can be said of a source without changing the table; `None` is news.
+    pub(super) fn judge(&self, now: u32, vni: u32, mac: Mac, from: Place) -> Option<Source> {
+        let network = self.networks.get(&vni)?;
+        let station = &self.stations[*network.slots.get(&key(mac))? as usize];
+        if station.is_static {
+            return Some(if station.place == from { Source::Known } else { Source::Pinned });
+        }
+        if station.place != from || station.is_expired(now, network.ageing) {
+            return None;
+        }
+        if station.heard.load(Relaxed) < now {
+            station.heard.fetch_max(now, Relaxed);
+        }
+        Some(Source::Known)
+    }
+
+    /// Takes a source in. Judges once more, because another worker may have been faster.
+    pub(super) fn learn(&mut self, now: u32, vni: u32, mac: Mac, from: Place) -> Source {
+        if let Some(source) = self.judge(now, vni, mac, from) {
+            return source;
+        }
+        if self.limits.of(from) == 0 || self.limits.max_entries == 0 {
+            return Source::Refused;
+        }
+        if let Some(slot) = self.find(vni, mac) {
+            if !self.is_expired(now, slot) {
+                self.make_room_at(now, from);
+                self.unlink(slot);
+                let station = &mut self.stations[slot as usize];
+                station.place = from;
+                station.heard.fetch_max(now, Relaxed);
+                self.link(slot);
+                self.counts.moved += 1;
+                return Source::Moved;
+            }
+            self.remove(slot);
+            self.counts.expired += 1;
+        }
+        self.make_room_at(now, from);
+        self.make_room_in_all(now, from);
+        let slot = self.insert(vni, mac, from, false, now);
+        self.link(slot);
+        self.counts.learned += 1;
+        Source::Learned
+    }
+
+    pub(super) fn set_ageing(&mut self, vni: u32, seconds: u32) {
+        self.network(vni).ageing = seconds;
+    }
+
+    pub(super) fn insert_static(&mut self, vni: u32, mac: Mac, place: Place) {
+        if let Some(slot) = self.find(vni, mac) {
+            self.remove(slot);
+        }
+        self.insert(vni, mac, place, true, 0);
+    }
+
+    pub(super) fn remove_static(&mut self, vni: u32, mac: Mac, place: Place) {
+        if let Some(slot) = self.find(vni, mac) {
+            let station = &self.stations[slot as usize];
+            if station.is_static && station.place == place {
+                self.remove(slot);
+            }
+        }
+    }
+
+    /// Removes every entry of which `keep` is false. Walks the table.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
+        for slot in 0..self.stations.len() {
+            let station = &self.stations[slot];
+            if station.in_use && !keep(&station.entry(0)) {
+                self.remove(slot as Slot);
+            }
+        }
+    }
+
+    pub(super) fn forget_network(&mut self, vni: u32) {
+        self.retain(|entry| entry.vni != vni);
+        self.networks.remove(&vni);
+    }
+
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        let places: Vec<Place> = self.owners.keys().copied().collect();
+        for place in places {
+            while self.owned_by(place) > limits.of(place) {
+                self.evict_oldest(0, place);
+            }
+        }
+        while self.dynamic > limits.max_entries
+            && let Some(&(_, place)) = self.sizes.last()
+        {
+            self.evict_oldest(0, place);
+        }
+    }
+
+    /// Expired entries among the `step` slots from `start` on, round the end, and where the next step begins.
+    pub(super) fn expired(&self, now: u32, start: Slot, step: usize) -> (Vec<Slot>, Slot) {
+        let all = self.stations.len();
+        let round = |slot: usize| slot.checked_rem(all).unwrap_or(0) as Slot;
+        let steps = (start as usize..).take(step.min(all)).map(round);
+        (steps.filter(|&slot| self.is_expired(now, slot)).collect(), round(start as usize + step))
+    }
+
+    /// Removes those of `slots` that are (still) expired.
+    pub(super) fn expire(&mut self, now: u32, slots: &[Slot]) {
+        for &slot in slots {
+            if self.is_expired(now, slot) {
+                self.remove(slot);
+                self.counts.expired += 1;
+            }
+        }
+    }
+
+    pub(super) fn counts(&self) -> FdbCounts {
+        self.counts
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.stations.len() - self.free.len()
+    }
+
+    pub(super) fn len_of(&self, vni: u32) -> usize {
+        self.networks.get(&vni).map_or(0, |network| network.slots.len())
+    }
+
+    pub(super) fn entries(&self, now: u32) -> impl Iterator<Item = Entry> {
+        let seen = move |&slot: &Slot| self.stations[slot as usize].in_use && !self.is_expired(now, slot);
+        (0..self.stations.len() as Slot).filter(seen).map(move |slot| self.stations[slot as usize].entry(now))
+    }
+
+    // Bounds.
+
+    fn owned_by(&self, place: Place) -> usize {
+        self.owners.get(&place).map_or(0, |queue| queue.len)
+    }
+
+    fn make_room_at(&mut self, now: u32, place: Place) {
+        if self.owned_by(place) >= self.limits.of(place) {
+            self.evict_oldest(now, place);
+        }
+    }
+
+    /// The place that would own the most gives way, the newcomer's own among equals.
+    fn make_room_in_all(&mut self, now: u32, newcomer: Place) {
+        if self.dynamic < self.limits.max_entries {
+            return;
+        }
+        if let Some(&(most, place)) = self.sizes.last() {
+            let victim = if self.owned_by(newcomer) >= most { newcomer } else { place };
+            self.evict_oldest(now, victim);
+        }
+    }
+
+    /// The oldest entry of `place` gives way: the first that has expired or was not heard since it was queued.
+    fn evict_oldest(&mut self, now: u32, place: Place) {
+        for chances in 0..=SECOND_CHANCES {
+            let Some(&Queue { head, .. }) = self.owners.get(&place) else { return };
+            let station = &self.stations[head as usize];
+            if self.is_expired(now, head) {
+                self.remove(head);
+                self.counts.expired += 1;
+                return;
+            }
+            if station.heard.load(Relaxed) == station.queued || chances == SECOND_CHANCES {
+                self.remove(head);
+                self.counts.evicted += 1;
+                return;
+            }
+            self.unlink(head);
+            self.link(head);
+        }
+    }
+
+    // Slots and queues.
+
+    fn find(&self, vni: u32, mac: Mac) -> Option<Slot> {
+        self.networks.get(&vni)?.slots.get(&key(mac)).copied()
+    }
+
+    fn is_expired(&self, now: u32, slot: Slot) -> bool {
+        let Some(station) = self.stations.get(slot as usize).filter(|station| station.in_use) else { return false };
+        self.networks.get(&station.vni).is_some_and(|network| station.is_expired(now, network.ageing))
+    }
+
+    fn network(&mut self, vni: u32) -> &mut Network {
+        let keyed = self.keyed;
+        self.networks
+            .entry(vni)
+            .or_insert_with(|| Network { ageing: DEFAULT_AGEING, slots: HashMap::with_hasher(keyed) })
+    }
+
+    fn insert(&mut self, vni: u32, mac: Mac, place: Place, is_static: bool, now: u32) -> Slot {
+        let heard = AtomicU32::new(now);
+        let station =
+            Station { vni, mac, place, is_static, in_use: true, heard, queued: now, older: NONE, newer: NONE };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.stations[slot as usize] = station;
+                slot
+            }
+            None => {
+                self.stations.push(station);
+                (self.stations.len() - 1) as Slot
+            }
+        };
+        self.network(vni).slots.insert(key(mac), slot);
+        slot
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        if !self.stations[slot as usize].is_static {
+            self.unlink(slot);
+        }
+        let station = &mut self.stations[slot as usize];
+        station.in_use = false;
+        let (vni, mac) = (station.vni, station.mac);
+        self.network(vni).slots.remove(&key(mac));
+        self.free.push(slot);
+    }
+
+    /// Puts a dynamic station at the end of its place's queue.
+    fn link(&mut self, slot: Slot) {
+        let place = self.stations[slot as usize].place;
+        let queue = self.owners.entry(place).or_insert(Queue { head: NONE, tail: NONE, len: 0 });
+        let station = &mut self.stations[slot as usize];
+        station.queued = station.heard.load(Relaxed);
+        (station.older, station.newer) = (queue.tail, NONE);
+        match queue.tail {
+            NONE => queue.head = slot,
+            tail => self.stations[tail as usize].newer = slot,
+        }
+        queue.tail = slot;
+        self.sizes.remove(&(queue.len, place));
+        queue.len += 1;
+        self.sizes.insert((queue.len, place));
+        self.dynamic += 1;
+    }
+
+    /// Takes a dynamic station out of its place's queue.
+    fn unlink(&mut self, slot: Slot) {
+        let Station { place, older, newer, .. } = self.stations[slot as usize];
+        let Some(queue) = self.owners.get_mut(&place) else { return };
+        match older {
+            NONE => queue.head = newer,
+            older => self.stations[older as usize].newer = newer,
+        }
+        match newer {
+            NONE => queue.tail = older,
+            newer => self.stations[newer as usize].older = older,
+        }
+        self.sizes.remove(&(queue.len, place));
+        queue.len -= 1;
+        if queue.len == 0 {
+            self.owners.remove(&place);
+        } else {
+            self.sizes.insert((queue.len, place));
+        }
+        self.dynamic -= 1;
+    }
+}
+
+impl Station {
+    fn is_expired(&self, now: u32, ageing: u32) -> bool {
+        !self.is_static && self.age(now) >= ageing
+    }
+
+    fn age(&self, now: u32) -> u32 {
+        now.saturating_sub(self.heard.load(Relaxed))
+    }
+
+    fn entry(&self, now: u32) -> Entry {
+        let age = if self.is_static { 0 } else { self.age(now) };
+        Entry { vni: self.vni, mac: self.mac, place: self.place, is_static: self.is_static, age }
+    }
+}
+
+/// A MAC address as the number it is.
+fn key(mac: Mac) -> u64 {
+    let [a, b, c, d, e, f] = mac.0;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}

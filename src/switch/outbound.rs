@@ -1,0 +1,283 @@
+//! From a local port: check, learn, look up, and send to ports and peers.
+//!
+//! A frame lies in its worker's buffer with [`HEADROOM`] bytes free in front. Everything that goes to a peer is made
+//! *in place*: the headers of a segment or fragment are stamped over the end of what precedes its payload, the packet is
+//! sealed from there into the send batch, and the few bytes overwritten are put back. So the payload never moves, the
+//! only copy is the encryption's, and the frame is whole again for the next receiver.
+
+use super::counters::Drop;
+use super::ids::Place;
+use super::topology::{Network, Peer, Port, Topology};
+use super::tunnel::Tunnel;
+use super::{Egress, HEADROOM, Switch};
+use crate::switch::fdb::Source;
+use crate::wire::ethernet::{Frame, Mac, TAG_LEN};
+use crate::wire::segment::{MAX_HEADER, Plan};
+use crate::wire::vnet::{Gso, PartialChecksum, VnetHeader};
+use crate::wire::{INNER_OVERHEAD, checksum, ethernet, fragment, vxlan};
+use std::io::IoSlice;
+use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+/// Room to save what a stamped header overwrites.
+const SAVED: usize = INNER_OVERHEAD + MAX_HEADER;
+const IPV4_HEADER: usize = 20;
+
+/// A frame on its way to peers: what does not depend on which peer.
+struct Outgoing {
+    /// Where it begins in its buffer.
+    at: usize,
+    len: usize,
+    header: VnetHeader,
+    address: Ipv4Addr,
+    vni: u32,
+    flow: u16,
+}
+
+impl Switch {
+    /// A container sent the frame `buffer[at..at + len]`; `at` is at least [`HEADROOM`]. The buffer comes back with the
+    /// frame unchanged.
+    pub fn port_input(
+        &self,
+        now: Instant,
+        port: &Port,
+        header: VnetHeader,
+        buffer: &mut [u8],
+        at: usize,
+        out: &mut impl Egress,
+    ) {
+        let topology = self.topology.load();
+        let len = buffer.len().saturating_sub(at);
+        self.counters.port_rx_frames.fetch_add(1, Relaxed);
+        port.flow.received(len);
+        if let Err(reason) = self.forward(now, &topology, port, header, buffer, at, out) {
+            self.counters.drop(reason);
+            port.flow.drops.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the frame and everything it meets")]
+    fn forward(
+        &self,
+        now: Instant,
+        topology: &Topology,
+        port: &Port,
+        header: VnetHeader,
+        buffer: &mut [u8],
+        at: usize,
+        out: &mut impl Egress,
+    ) -> Result<(), Drop> {
+        let bytes = buffer.get(at..).filter(|_| at >= HEADROOM).ok_or(Drop::MalformedFrame)?;
+        let frame = Frame::parse(bytes).map_err(|_| Drop::MalformedFrame)?;
+        let network = topology.network(port.vni).ok_or(Drop::UnknownNetwork)?;
+        let gso = header.gso().map_err(|_| Drop::MalformedFrame)?;
+        check_checksum(&header, bytes.len())?;
+        if gso == Gso::None && bytes.len() > usize::from(network.mtu) + ethernet::HEADER_LEN + 2 * TAG_LEN {
+            return Err(Drop::OversizedFrame);
+        }
+        let (source, destination) = (frame.source(), frame.destination());
+        check_addresses(source, destination)?;
+        let seconds = self.seconds(now);
+        let observed = self.fdb.observe(seconds, port.vni, source, Place::Port(port.id), destination);
+        if observed.source == Source::Pinned {
+            return Err(Drop::SpoofedSource);
+        }
+        let (address, vni, flow) = (topology.address, port.vni, flow(source, destination));
+        let outgoing = Outgoing { at, len: bytes.len(), header, address, vni, flow };
+        match observed.destination.filter(|_| !destination.is_group()) {
+            Some(Place::Port(id)) if id == port.id => Err(Drop::SamePort),
+            Some(Place::Port(id)) => {
+                out.deliver(id, &[IoSlice::new(&header.to_bytes()), IoSlice::new(bytes)]);
+                Ok(())
+            }
+            Some(Place::Peer(id)) => {
+                let peer = topology.peer(id).ok_or(Drop::NoReceiver)?;
+                self.send_to_peer(now, peer, &outgoing, buffer, out)
+            }
+            None => self.flood(now, network, port, &outgoing, buffer, out),
+        }
+    }
+
+    fn flood(
+        &self,
+        now: Instant,
+        network: &Network,
+        port: &Port,
+        outgoing: &Outgoing,
+        buffer: &mut [u8],
+        out: &mut impl Egress,
+    ) -> Result<(), Drop> {
+        if network.peers.is_empty() && !network.ports.iter().any(|other| other.id != port.id) {
+            return Err(Drop::NoReceiver);
+        }
+        self.counters.flooded_frames.fetch_add(1, Relaxed);
+        for other in network.ports.iter().filter(|other| other.id != port.id) {
+            let frame = IoSlice::new(&buffer[outgoing.at..]);
+            out.deliver(other.id, &[IoSlice::new(&outgoing.header.to_bytes()), frame]);
+        }
+        for peer in &network.peers {
+            // One peer that cannot be served must not silence the rest.
+            if let Err(reason) = self.send_to_peer(now, peer, outgoing, buffer, out) {
+                self.counters.drop(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a frame that we made ourselves for `port`'s container, an announcement, to the rest of its network.
+    pub fn announce(&self, now: Instant, port: &Port, frame: &[u8], out: &mut impl Egress) {
+        let topology = self.topology.load();
+        let Some(network) = topology.network(port.vni) else { return };
+        let mut buffer = vec![0; HEADROOM];
+        buffer.extend_from_slice(frame);
+        let flow = Frame::parse(frame).map_or(0, |frame| flow(frame.source(), frame.destination()));
+        let (header, address) = (VnetHeader::default(), topology.address);
+        let outgoing = Outgoing { at: HEADROOM, len: frame.len(), header, address, vni: port.vni, flow };
+        if let Err(reason) = self.flood(now, network, port, &outgoing, &mut buffer, out)
+            && reason != Drop::NoReceiver
+        {
+            self.counters.drop(reason);
+        }
+    }
+
+    fn send_to_peer(
+        &self,
+        now: Instant,
+        peer: &Peer,
+        outgoing: &Outgoing,
+        buffer: &mut [u8],
+        out: &mut impl Egress,
+    ) -> Result<(), Drop> {
+        let limit = peer.inner_limit().saturating_sub(INNER_OVERHEAD);
+        let frame = &buffer[outgoing.at..];
+        let partial = outgoing.header.partial();
+        let plan = match outgoing.header.gso() {
+            Ok(Gso::None) if outgoing.len <= limit => None,
+            Ok(Gso::None) => partial.and_then(|partial| Plan::oversized_tcp(frame, partial, limit)),
+            _ => Some(Plan::new(frame, &outgoing.header, limit).map_err(|_| Drop::MalformedFrame)?),
+        };
+        let mut tunnel = peer.tunnel();
+        let mut sender = Sender { switch: self, now, peer, tunnel: &mut tunnel, outgoing, buffer, out };
+        match plan {
+            Some(plan) => {
+                for segment in 0..plan.count() {
+                    sender.segment(&plan, segment);
+                }
+                self.counters.tunnel_tx_frames.fetch_add(plan.count() as u64, Relaxed);
+            }
+            None => {
+                sender.whole(partial);
+                self.counters.tunnel_tx_frames.fetch_add(1, Relaxed);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One frame being sent to one peer, whose tunnel is held meanwhile.
+struct Sender<'a, E> {
+    switch: &'a Switch,
+    now: Instant,
+    peer: &'a Peer,
+    tunnel: &'a mut Tunnel,
+    outgoing: &'a Outgoing,
+    buffer: &'a mut [u8],
+    out: &'a mut E,
+}
+
+impl<E: Egress> Sender<'_, E> {
+    /// Sends segment `n` of the super-frame.
+    fn segment(&mut self, plan: &Plan, n: usize) {
+        let payload = plan.payload(n);
+        let (start, end) = (self.outgoing.at + payload.start, self.outgoing.at + payload.end);
+        let head = start - plan.header_len();
+        let mut saved = [0; SAVED];
+        let saved = &mut saved[..INNER_OVERHEAD + plan.header_len()];
+        saved.copy_from_slice(&self.buffer[head - INNER_OVERHEAD..start]);
+        plan.stamp(n, &mut self.buffer[head..start]);
+        self.frame(head, end, Some(plan.partial()));
+        self.buffer[head - INNER_OVERHEAD..start].copy_from_slice(saved);
+    }
+
+    /// Sends the frame as it is.
+    fn whole(&mut self, partial: Option<PartialChecksum>) {
+        let at = self.outgoing.at;
+        let field = partial.map(|p| at + usize::from(p.start) + usize::from(p.offset));
+        let saved = field.map(|field| [self.buffer[field], self.buffer[field + 1]]);
+        self.frame(at, at + self.outgoing.len, partial);
+        if let (Some(field), Some(saved)) = (field, saved) {
+            self.buffer[field..field + 2].copy_from_slice(&saved);
+        }
+    }
+
+    /// Wraps the frame `buffer[head..end]` and sends it, in fragments if it must be. The bytes in front of `head` and
+    /// the checksum field are the caller's to restore.
+    fn frame(&mut self, head: usize, end: usize, partial: Option<PartialChecksum>) {
+        let packet = head - INNER_OVERHEAD;
+        let fits = end - packet <= self.peer.inner_limit();
+        // A packet in pieces carries its own checksum: only that tells if pieces of two packets were joined (RFC 4963).
+        let signalled = partial.filter(|&p| fits && self.peer.takes_partial() && vxlan::can_signal(p));
+        if let (Some(partial), None) = (partial, signalled) {
+            let (start, offset) = (usize::from(partial.start), usize::from(partial.offset));
+            if checksum::finish(&mut self.buffer[head..end], start, offset).is_err() {
+                return self.switch.counters.drop(Drop::MalformedFrame);
+            }
+        }
+        let &Outgoing { address, vni, flow, .. } = self.outgoing;
+        // Only fragments need an identification of their own (RFC 6864); drawing fewer makes them last longer.
+        let identification = if fits { 0 } else { self.tunnel.next_identification() };
+        let header = &mut self.buffer[packet..head];
+        vxlan::emit(header, address, self.peer.address, identification, vni, flow, signalled, end - head);
+        if fits {
+            self.packet(packet, end);
+        } else {
+            self.fragments(packet, end);
+        }
+    }
+
+    fn fragments(&mut self, packet: usize, end: usize) {
+        let mut original = [0; IPV4_HEADER];
+        original.copy_from_slice(&self.buffer[packet..packet + IPV4_HEADER]);
+        for piece in fragment::pieces(end - packet, self.peer.inner_limit()) {
+            let (start, stop) = (packet + piece.payload.start, packet + piece.payload.end);
+            let head = start - IPV4_HEADER;
+            let mut saved = [0; IPV4_HEADER];
+            saved.copy_from_slice(&self.buffer[head..start]);
+            piece.stamp(&original, &mut self.buffer[head..start]);
+            self.packet(head, stop);
+            self.buffer[head..start].copy_from_slice(&saved);
+        }
+    }
+
+    fn packet(&mut self, start: usize, end: usize) {
+        self.switch.emit(self.now, self.peer, self.tunnel, &self.buffer[start..end], self.out);
+    }
+}
+
+/// The checks of 802.1Q that concern addresses.
+pub(super) fn check_addresses(source: Mac, destination: Mac) -> Result<(), Drop> {
+    if source.is_group() || source.is_zero() {
+        return Err(Drop::InvalidSource);
+    }
+    if destination.is_reserved() {
+        return Err(Drop::ReservedDestination);
+    }
+    Ok(())
+}
+
+/// A header that asks for a checksum must name a field inside the frame.
+fn check_checksum(header: &VnetHeader, len: usize) -> Result<(), Drop> {
+    match header.partial() {
+        Some(partial) if usize::from(partial.start) + usize::from(partial.offset) + 2 > len => {
+            Err(Drop::MalformedFrame)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What tells flows apart for the UDP source port (RFC 7348 §5): a stock host spreads them over its queues by it.
+fn flow(source: Mac, destination: Mac) -> u16 {
+    let ([.., a, b], [.., c, d]) = (source.0, destination.0);
+    u16::from_be_bytes([a ^ c.rotate_left(4), b ^ d.rotate_left(4)])
+}

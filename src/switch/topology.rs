@@ -1,0 +1,151 @@
+//! The topology: which networks, ports and peers exist. An immutable snapshot that control publishes and workers read.
+//!
+//! A change is a fresh snapshot; the parts that live on (a port's counters, a peer's tunnel) are shared by `Arc`.
+
+use super::counters::Flow;
+use super::ids::{IdMap, PeerId, PortId};
+use super::tunnel::{Gate, Tunnel, TunnelSettings};
+use crate::wire::ethernet::Mac;
+use crate::wire::key::PublicKey;
+use crate::wire::{MIN_PATH_MTU, UNDERLAY_OVERHEAD_V6, WIREGUARD_OVERHEAD};
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A local port: a TAP in one network.
+#[derive(Debug)]
+pub struct Port {
+    /// Its identity in this run.
+    pub id: PortId,
+    /// The network it is in.
+    pub vni: u32,
+    /// The MAC address of its container.
+    pub mac: Mac,
+    /// Its traffic; `rx` is what the container sent.
+    pub flow: Flow,
+}
+
+/// Another member, as the data plane needs it.
+pub struct Peer {
+    /// Its identity in this run.
+    pub id: PeerId,
+    /// Its public key.
+    pub key: PublicKey,
+    /// Its tunnel address.
+    pub address: Ipv4Addr,
+    /// The 24 bits that name its tunnel in datagrams.
+    pub index: u32,
+    /// Inner packets exchanged with it.
+    pub flow: Flow,
+    tunnel: Mutex<Tunnel>,
+    inner_limit: AtomicUsize,
+    takes_partial: AtomicBool,
+}
+
+impl Peer {
+    /// A peer without a session, reached by the smallest packets until its path is known.
+    pub fn new(id: PeerId, address: Ipv4Addr, gate: &Gate, settings: &TunnelSettings, now: Instant) -> Self {
+        let smallest = usize::from(MIN_PATH_MTU) - UNDERLAY_OVERHEAD_V6 - WIREGUARD_OVERHEAD;
+        Self {
+            id,
+            key: settings.peer,
+            address,
+            index: settings.index & 0x00ff_ffff,
+            flow: Flow::default(),
+            tunnel: Mutex::new(Tunnel::new(gate, settings, now)),
+            inner_limit: AtomicUsize::new(smallest),
+            takes_partial: AtomicBool::new(false),
+        }
+    }
+
+    /// Its tunnel. Lock order: a tunnel's is taken last, and never two at once.
+    pub fn tunnel(&self) -> MutexGuard<'_, Tunnel> {
+        // A panic while sealing would leave a session that at worst fails to authenticate: carry on.
+        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The largest inner packet its path carries whole, in bytes.
+    pub fn inner_limit(&self) -> usize {
+        self.inner_limit.load(Relaxed)
+    }
+
+    /// Sets the largest inner packet its path carries whole.
+    pub fn set_inner_limit(&self, bytes: usize) {
+        self.inner_limit.store(bytes, Relaxed);
+    }
+
+    /// Whether it understands frames whose L4 checksum is left to it.
+    pub fn takes_partial(&self) -> bool {
+        self.takes_partial.load(Relaxed)
+    }
+
+    /// Sets whether it understands partial checksums.
+    pub fn set_takes_partial(&self, takes: bool) {
+        self.takes_partial.store(takes, Relaxed);
+    }
+}
+
+/// One broadcast domain on this member.
+#[derive(Default)]
+pub struct Network {
+    /// Its VNI.
+    pub vni: u32,
+    /// MTU of its ports; a frame may have Ethernet and two VLAN tags more.
+    pub mtu: u16,
+    /// Its local ports.
+    pub ports: Vec<Arc<Port>>,
+    /// The peers that have it: where BUM is replicated to.
+    pub peers: Vec<Arc<Peer>>,
+    /// The peers whose frames are let in; `None` is all of them.
+    pub admits: Option<Vec<PeerId>>,
+}
+
+/// Everything a frame can meet.
+pub struct Topology {
+    /// Our tunnel address.
+    pub address: Ipv4Addr,
+    networks: IdMap<u32, Network>,
+    peers: IdMap<PeerId, Arc<Peer>>,
+    by_index: IdMap<u32, Arc<Peer>>,
+    by_key: HashMap<PublicKey, Arc<Peer>>,
+}
+
+impl Topology {
+    /// A snapshot of these networks and peers.
+    pub fn new(address: Ipv4Addr, networks: Vec<Network>, peers: &[Arc<Peer>]) -> Self {
+        Self {
+            address,
+            networks: networks.into_iter().map(|network| (network.vni, network)).collect(),
+            peers: peers.iter().map(|peer| (peer.id, peer.clone())).collect(),
+            by_index: peers.iter().map(|peer| (peer.index, peer.clone())).collect(),
+            by_key: peers.iter().map(|peer| (peer.key, peer.clone())).collect(),
+        }
+    }
+
+    /// The network with this VNI.
+    pub fn network(&self, vni: u32) -> Option<&Network> {
+        self.networks.get(&vni)
+    }
+
+    /// The peer with this id.
+    pub fn peer(&self, id: PeerId) -> Option<&Arc<Peer>> {
+        self.peers.get(&id)
+    }
+
+    /// The peer whose tunnel has this index.
+    pub fn peer_by_index(&self, index: u32) -> Option<&Arc<Peer>> {
+        self.by_index.get(&index)
+    }
+
+    /// The peer with this public key.
+    pub fn peer_by_key(&self, key: &PublicKey) -> Option<&Arc<Peer>> {
+        self.by_key.get(key)
+    }
+
+    /// All peers.
+    pub fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.peers.values()
+    }
+}

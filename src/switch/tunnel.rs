@@ -1,0 +1,411 @@
+//! A tunnel: the WireGuard state with one peer. The only file that names boringtun.
+//!
+//! A [`Tunnel`] turns inner packets into datagrams and back, makes and renews sessions, remembers where the peer
+//! was last authentically heard from, and keeps a few packets while no session exists. The [`Gate`] stands before
+//! all tunnels: it reads what a datagram claims to be and lets handshakes in at a bounded rate.
+//!
+//! Nothing here does I/O. `now` is an argument; boringtun reads the same monotonic clock by itself.
+//!
+//! # What boringtun 0.7.1 gets wrong, and what stands in front of it
+//!
+//! * It panics when the output is smaller than the datagram, before authentication: [`Tunnel::open`] checks.
+//! * It queues 256 packets of any size per peer and drops the newest: a packet only reaches it while a session is
+//!   live; before that, packets wait in our own queue, bounded in packets, bytes and age, oldest dropped first.
+//! * It rekeys when the first packet after a silence is not answered within a tick: [`Tunnel::holds_timers`] gives
+//!   the peer the 15 seconds that the WireGuard paper §6.5 means.
+//! * When both sides initiate at once both stay initiators and renew twice for ever: the one with the larger
+//!   public key lets the other go first ([`TIE_BREAK`]).
+//! * Once expired (90 s without an answer, or 9 minutes of silence) it stays so: [`Tunnel::tick`] begins anew when
+//!   there is something to send, and an incoming handshake is always welcome.
+//! * Session indexes are sequential: the 24 bits that name the peer are drawn at random by the caller.
+//! * Its handshake limiter is global: a flood puts all handshakes in cookie mode, in which a real peer needs one
+//!   more round trip and a flooder with a forged address gets nowhere. Each accepted initiation is verified twice and
+//!   counts twice, so the limit given to it is twice [`HANDSHAKES_PER_SECOND`].
+//! * It refuses datagrams more than 1,024 behind the newest. Datagrams of one burst leave in order and workers share
+//!   one counter per tunnel, so reordering of our own making stays within a batch (64).
+//!
+//! Not guarded: retries carry no jitter beyond that of our ticks; a session is not closed after 2^60 messages, which
+//! at ten million a second takes 3,600 years of the 180 seconds it lives.
+
+use super::counters::Drop;
+use crate::wire::fragment::Reassembler;
+use crate::wire::key::{PublicKey, Secret};
+use boringtun::noise::errors::WireGuardError;
+use boringtun::noise::handshake::parse_handshake_anon;
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Packet, Tunn, TunnResult};
+use boringtun::x25519;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The largest handshake message, an initiation (148), rounded up: room for any reply that is not data.
+pub const HANDSHAKE_ROOM: usize = 160;
+/// Handshakes taken without asking for a cookie. A restart of a hundred peers passes at once; a flood costs at most
+/// this many Diffie-Hellman computations (about 150 µs each) a second: 1.5 % of a core.
+pub const HANDSHAKES_PER_SECOND: u64 = 100;
+/// Packets that wait for a session: a burst of neighbour discovery and a first TCP flight.
+const WAITING_PACKETS: usize = 32;
+/// Bytes that wait for a session: what [`WAITING_PACKETS`] of a default MTU need. A hundred unreachable peers hold
+/// 6 MiB.
+const WAITING_BYTES: usize = 64 * 1024;
+/// How long a packet waits: longer than one lost initiation (5 s), shorter than its sender's patience.
+const WAITING_TIME: Duration = Duration::from_secs(6);
+/// KEEPALIVE_TIMEOUT + REKEY_TIMEOUT of the WireGuard paper §6.1: silence after which a peer counts as deaf.
+const DEAF_AFTER: Duration = Duration::from_secs(15);
+/// REKEY_AFTER_TIME of the WireGuard paper §6.1.
+const REKEY_AFTER: Duration = Duration::from_secs(120);
+/// How long the member with the larger key waits for the other's renewal before it renews itself.
+const TIE_BREAK: Duration = Duration::from_secs(2);
+/// Unanswered initiations after which all known endpoints are tried, not just the last good one.
+const PATIENCE: u32 = 2;
+
+/// What a datagram claims to be; nothing of it is authenticated yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Wants to begin a session.
+    Initiation,
+    /// Answers an initiation, or sends a cookie, to the tunnel with this index.
+    Reply(u32),
+    /// Carries a packet to the tunnel with this index.
+    Data(u32),
+}
+
+/// What became of an initiation at the [`Gate`].
+#[derive(Debug)]
+pub enum Admission {
+    /// It was made by the holder of this key, or is a copy of one that was.
+    From(PublicKey),
+    /// Too many arrive: answer with this many bytes of cookie.
+    Cookie(usize),
+    /// It was not made for us.
+    Refused,
+}
+
+/// What every handshake passes before any tunnel spends time on it.
+pub struct Gate {
+    secret: x25519::StaticSecret,
+    public: x25519::PublicKey,
+    limiter: Arc<RateLimiter>,
+}
+
+impl Gate {
+    /// A gate for the member with this private key.
+    pub fn new(private: &Secret) -> Self {
+        let secret = x25519::StaticSecret::from(*private.expose());
+        let public = x25519::PublicKey::from(&secret);
+        let limiter = Arc::new(RateLimiter::new(&public, 2 * HANDSHAKES_PER_SECOND));
+        Self { secret, public, limiter }
+    }
+
+    /// Reads a datagram's message type and index.
+    pub fn claim(datagram: &[u8]) -> Option<Claim> {
+        // Only the 24 bits that name the peer count here; the low 8 name one of its sessions.
+        match Tunn::parse_incoming_packet(datagram).ok()? {
+            Packet::HandshakeInit(_) => Some(Claim::Initiation),
+            Packet::HandshakeResponse(p) => Some(Claim::Reply(p.receiver_idx >> 8)),
+            Packet::PacketCookieReply(p) => Some(Claim::Reply(p.receiver_idx >> 8)),
+            Packet::PacketData(p) => Some(Claim::Data(p.receiver_idx >> 8)),
+        }
+    }
+
+    /// Checks an initiation's MACs, the rate, and who made it. `reply` takes a cookie.
+    pub fn admit(&self, from: SocketAddr, datagram: &[u8], reply: &mut [u8; HANDSHAKE_ROOM]) -> Admission {
+        match self.limiter.verify_packet(Some(from.ip()), datagram, reply) {
+            Ok(Packet::HandshakeInit(init)) => match parse_handshake_anon(&self.secret, &self.public, &init) {
+                Ok(half) => Admission::From(PublicKey(half.peer_static_public)),
+                Err(_) => Admission::Refused,
+            },
+            Err(TunnResult::WriteToNetwork(cookie)) => Admission::Cookie(cookie.len()),
+            _ => Admission::Refused,
+        }
+    }
+
+    /// Opens the gate for the next second's handshakes. Called at least once a second.
+    pub fn tick(&self) {
+        self.limiter.reset_count();
+    }
+}
+
+/// How to make a tunnel.
+#[derive(Debug, Clone)]
+pub struct TunnelSettings {
+    /// The peer's identity.
+    pub peer: PublicKey,
+    /// A secret both sides share besides their keys.
+    pub preshared_key: Option<Secret>,
+    /// Seconds between keepalives.
+    pub keepalive: Option<u16>,
+    /// 24 random bits, unique on this member, by which datagrams find the tunnel.
+    pub index: u32,
+    /// Where the peer may be reached.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// What came out of a handshake message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandshakeOutcome {
+    /// Bytes of `reply` to send back to where the message came from; 0 is none.
+    pub reply: usize,
+    /// A session became usable by this message: send what waits.
+    pub session_up: bool,
+}
+
+/// The WireGuard state with one peer, and what waits for it. Owned by the peer, behind its mutex.
+pub struct Tunnel {
+    tunn: Tunn,
+    live: bool,
+    endpoint: Option<SocketAddr>,
+    candidates: Vec<SocketAddr>,
+    keepalive: Option<u16>,
+    defers: bool,
+    unanswered_initiations: u32,
+    established: Option<Instant>,
+    last_heard: Instant,
+    unanswered_since: Option<Instant>,
+    waiting: VecDeque<(Instant, Vec<u8>)>,
+    waiting_bytes: usize,
+    identification: u16,
+    /// Puts fragments of this peer's packets together.
+    pub reassembler: Reassembler,
+}
+
+impl Tunnel {
+    /// A tunnel without a session.
+    pub fn new(gate: &Gate, settings: &TunnelSettings, now: Instant) -> Self {
+        let peer = x25519::PublicKey::from(settings.peer.0);
+        let preshared = settings.preshared_key.as_ref().map(|key| *key.expose());
+        let limiter = Some(gate.limiter.clone());
+        let index = settings.index & 0x00ff_ffff;
+        Self {
+            tunn: Tunn::new(gate.secret.clone(), peer, preshared, settings.keepalive, index, limiter),
+            live: false,
+            endpoint: None,
+            candidates: settings.endpoints.clone(),
+            keepalive: settings.keepalive,
+            defers: gate.public.as_bytes() > &settings.peer.0,
+            unanswered_initiations: 0,
+            established: None,
+            last_heard: now,
+            unanswered_since: None,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            identification: 0,
+            reassembler: Reassembler::default(),
+        }
+    }
+
+    /// Whether packets can be sealed.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Whether a handshake is on its way without an answer yet.
+    pub fn is_trying(&self) -> bool {
+        self.unanswered_initiations > 0 && !self.tunn.is_expired()
+    }
+
+    /// When the live session was made.
+    pub fn established(&self) -> Option<Instant> {
+        self.established.filter(|_| self.live)
+    }
+
+    /// Where the peer was last authentically heard from.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        self.endpoint
+    }
+
+    /// Replaces the endpoints of the file, after a reload or a change in DNS.
+    pub fn set_endpoints(&mut self, endpoints: Vec<SocketAddr>) {
+        self.candidates = endpoints;
+    }
+
+    /// The endpoints handshakes go to: the last good one while it answers, else every one that is known. The same
+    /// initiation may go to several; the peer answers the first and takes the rest for replays.
+    pub fn handshake_endpoints(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let all = !self.live || self.unanswered_initiations > PATIENCE || self.endpoint.is_none();
+        let rest = self.candidates.iter().copied().filter(move |&c| all && Some(c) != self.endpoint);
+        self.endpoint.into_iter().chain(rest)
+    }
+
+    /// The identification of the next packet that may be fragmented (RFC 791).
+    pub fn next_identification(&mut self) -> u16 {
+        self.identification = self.identification.wrapping_add(1);
+        self.identification
+    }
+
+    /// Seals `packet` into `datagram`, which must have 32 bytes more than it. `None` when no session is live.
+    pub fn seal(&mut self, now: Instant, packet: &[u8], datagram: &mut [u8]) -> Option<usize> {
+        if !self.live || datagram.len() < (packet.len() + 32).max(HANDSHAKE_ROOM) {
+            return None;
+        }
+        self.unanswered_since.get_or_insert(now);
+        match self.tunn.encapsulate(packet, datagram) {
+            TunnResult::WriteToNetwork(sealed) => Some(sealed.len()),
+            _ => None,
+        }
+    }
+
+    /// Opens a data message from `from` into `packet` and returns the packet's length; 0 is a keepalive. Only what is
+    /// authentic moves the endpoint.
+    ///
+    /// # Errors
+    /// The reason to count; the tunnel is as before.
+    pub fn open(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        packet: &mut [u8],
+    ) -> Result<usize, Drop> {
+        if packet.len() < datagram.len().max(HANDSHAKE_ROOM) {
+            return Err(Drop::MalformedPacket);
+        }
+        let length = match self.tunn.decapsulate(Some(from.ip()), datagram, packet) {
+            TunnResult::WriteToTunnelV4(packet, _) => packet.len(),
+            // Authentic, but not the IPv4 we carry: refused above us by its version.
+            TunnResult::WriteToTunnelV6(packet, _) => packet.len(),
+            TunnResult::Done => 0,
+            TunnResult::WriteToNetwork(_) => return Err(Drop::UnknownSession),
+            TunnResult::Err(error) => {
+                return Err(match error {
+                    WireGuardError::InvalidCounter | WireGuardError::DuplicateCounter => Drop::Replay,
+                    WireGuardError::NoCurrentSession | WireGuardError::WrongIndex => Drop::UnknownSession,
+                    WireGuardError::InvalidPacket => Drop::MalformedPacket,
+                    _ => Drop::NotAuthentic,
+                });
+            }
+        };
+        self.heard(now, from);
+        Ok(length)
+    }
+
+    /// Takes a handshake message of whichever kind. Only an authentic one moves the endpoint; a cookie does not, since
+    /// anyone on the path could have sent it back.
+    ///
+    /// # Errors
+    /// The reason to count; the tunnel is as before.
+    pub fn handshake(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        reply: &mut [u8; HANDSHAKE_ROOM],
+    ) -> Result<HandshakeOutcome, Drop> {
+        let is_cookie = matches!(Tunn::parse_incoming_packet(datagram), Ok(Packet::PacketCookieReply(_)));
+        let was_live = self.live;
+        let reply = match self.tunn.decapsulate(Some(from.ip()), datagram, reply) {
+            TunnResult::Done => 0,
+            TunnResult::WriteToNetwork(bytes) if bytes.first() == Some(&3) => {
+                return Ok(HandshakeOutcome { reply: bytes.len(), session_up: false });
+            }
+            TunnResult::WriteToNetwork(bytes) => bytes.len(),
+            _ => return Err(Drop::HandshakeRefused),
+        };
+        if !is_cookie {
+            self.unanswered_initiations = 0;
+            self.heard(now, from);
+            self.established = self.tunn.time_since_last_handshake().map(|_| now);
+        }
+        Ok(HandshakeOutcome { reply, session_up: self.live && !was_live })
+    }
+
+    fn heard(&mut self, now: Instant, from: SocketAddr) {
+        self.last_heard = now;
+        self.unanswered_since = None;
+        if self.endpoint != Some(from) {
+            self.endpoint = Some(from);
+        }
+        if !self.live {
+            self.refresh(now);
+        }
+    }
+
+    fn refresh(&mut self, now: Instant) {
+        self.live = self.tunn.time_since_last_handshake().is_some();
+        if self.live && self.established.is_none() {
+            self.established = Some(now);
+        }
+        if !self.live {
+            self.established = None;
+        }
+    }
+
+    /// Begins a handshake unless one is on its way; returns the initiation's length.
+    pub fn initiate(&mut self, datagram: &mut [u8; HANDSHAKE_ROOM]) -> Option<usize> {
+        let again = self.tunn.is_expired();
+        match self.tunn.format_handshake_initiation(datagram, again) {
+            TunnResult::WriteToNetwork(bytes) => {
+                self.unanswered_initiations = self.unanswered_initiations.saturating_add(1);
+                Some(bytes.len())
+            }
+            _ => None,
+        }
+    }
+
+    /// Time passed: renews, retries, keeps alive. Returns the length of what is to be sent: an initiation (148 bytes)
+    /// to [`Self::handshake_endpoints`], or a keepalive to [`Self::endpoint`]. Called about four times a second.
+    pub fn tick(&mut self, now: Instant, datagram: &mut [u8; HANDSHAKE_ROOM]) -> Option<usize> {
+        if self.holds_timers(now) {
+            return None;
+        }
+        let sent = match self.tunn.update_timers(datagram) {
+            TunnResult::WriteToNetwork(bytes) => {
+                if bytes.first() == Some(&1) {
+                    self.unanswered_initiations = self.unanswered_initiations.saturating_add(1);
+                }
+                Some(bytes.len())
+            }
+            _ => None,
+        };
+        self.refresh(now);
+        if sent.is_none() && self.tunn.is_expired() && (self.keepalive.is_some() || !self.waiting.is_empty()) {
+            return self.initiate(datagram);
+        }
+        sent
+    }
+
+    /// Whether boringtun's timers must not run yet: see the file's header on spurious and double renewals. A session
+    /// near its end is never held.
+    fn holds_timers(&self, now: Instant) -> bool {
+        let Some(age) = self.established().map(|at| now.saturating_duration_since(at)) else { return false };
+        let waits_for_other = self.defers && age >= REKEY_AFTER && age < REKEY_AFTER + TIE_BREAK;
+        let silent = now.saturating_duration_since(self.last_heard) >= DEAF_AFTER - Duration::from_secs(1);
+        let asked_lately = self.unanswered_since.is_some_and(|at| now.saturating_duration_since(at) < DEAF_AFTER);
+        waits_for_other || (silent && asked_lately && age < REKEY_AFTER)
+    }
+
+    /// Keeps a packet until a session is live. Returns how many packets, oldest first, gave way.
+    pub fn hold(&mut self, now: Instant, packet: &[u8]) -> u64 {
+        let mut dropped = 0;
+        while self.waiting.len() >= WAITING_PACKETS || self.waiting_bytes + packet.len() > WAITING_BYTES {
+            let Some((_, old)) = self.waiting.pop_front() else { break };
+            self.waiting_bytes -= old.len();
+            dropped += 1;
+        }
+        self.waiting_bytes += packet.len();
+        self.waiting.push_back((now, packet.to_vec()));
+        dropped
+    }
+
+    /// The oldest packet that waits, once a session is live.
+    pub fn next_waiting(&mut self) -> Option<Vec<u8>> {
+        let (_, packet) = if self.live { self.waiting.pop_front()? } else { return None };
+        self.waiting_bytes -= packet.len();
+        Some(packet)
+    }
+
+    /// Drops packets that waited too long; returns how many.
+    pub fn expire_waiting(&mut self, now: Instant) -> u64 {
+        let mut expired = 0;
+        while let Some((since, packet)) = self.waiting.front()
+            && now.saturating_duration_since(*since) >= WAITING_TIME
+        {
+            self.waiting_bytes -= packet.len();
+            self.waiting.pop_front();
+            expired += 1;
+        }
+        expired
+    }
+}
