@@ -125,7 +125,8 @@ impl<H: Host> Control<H> {
     /// A session with `id` came to life.
     pub fn session_up(&mut self, now: Instant, id: PeerId) {
         if let Some(entry) = self.peers.get(&id) {
-            tracing::info!("peer {}: session up with {:?}", entry.config.name, entry.peer.tunnel().endpoint());
+            let endpoint = entry.peer.tunnel().endpoint().map(|endpoint| endpoint.to_string());
+            tracing::info!("peer {}: session up with {}", entry.config.name, endpoint.unwrap_or_default());
         }
         self.watch_tunnels(now);
         self.run_mesh(now);
@@ -179,9 +180,9 @@ impl<H: Host> Control<H> {
         let mut changed = false;
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Send { peer, packet } => {
+                Output::Send { peer, packet, whole } => {
                     if let Some(entry) = self.peers.get(&peer) {
-                        self.switch.send_packet(now, &entry.peer, &packet, self.host.out());
+                        self.switch.send_packet(now, &entry.peer, &packet, whole, self.host.out());
                     }
                 }
                 Output::Changed { peer } => {

@@ -18,7 +18,7 @@ use super::store::Store;
 use super::tap::{self, TapOffload};
 use super::udp::{UdpOffload, UdpSockets};
 use super::worker::Worker;
-use super::{files, keyfile, log, random};
+use super::{configfile, keyfile, log, random};
 use crate::config::{Config, check_identity};
 use crate::control::reload::limits;
 use crate::control::request::{Request, Response};
@@ -48,7 +48,7 @@ const SMALL_BUFFER: usize = 1024 * 1024;
 /// # Errors
 /// Why it could not start: one sentence, or one line for each error of the file.
 pub fn run(path: &Path) -> Result<(), String> {
-    let config = files::load_config(path)?;
+    let config = configfile::load(path).map_err(|errors| errors.to_string())?;
     log::start(config.node.log);
     let api = Api::bind(&config.node.control_socket)?;
     let store = Store::open(&config.node.state_dir).map_err(|error| error.to_string())?;

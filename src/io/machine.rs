@@ -1,11 +1,11 @@
 //! The machine as the control plane sees it: ports made and removed, files read, names looked for.
 
-use super::finders;
 use super::outbox::{Outbox, PortEntry, PortTable};
 use super::ports::{self, Adopted, Located, Wanted};
 use super::store::{PortRecord, Store};
 use super::tap::{Tap, TapOffload};
 use super::worker::{WorkerHandle, port_token};
+use super::{configfile, finders};
 use crate::config::{Config, LogLevel, Target};
 use crate::control::{Host, MachineReport, NewPort};
 use crate::switch::ids::{IdMap, PortId};
@@ -164,7 +164,7 @@ impl Host for Machine {
     }
 
     fn load_config(&mut self) -> Result<Config, String> {
-        super::files::load_config(&self.config_file)
+        configfile::load(&self.config_file).map_err(|errors| errors.to_string())
     }
 
     fn seek(&mut self, targets: Vec<(String, Target)>) {

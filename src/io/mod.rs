@@ -1,9 +1,10 @@
 //! The shell: every syscall, clock, thread, random bit and `unsafe` block of the daemon.
 
 pub mod api;
+pub mod client;
+pub mod configfile;
 pub mod container;
 pub mod daemon;
-pub mod files;
 pub mod finders;
 pub mod keyfile;
 pub mod log;
@@ -15,10 +16,11 @@ pub mod ports;
 pub mod store;
 pub mod tap;
 pub mod udp;
+pub mod wait;
 pub mod worker;
 
 #[cfg(test)]
-mod scratch;
+pub(crate) mod scratch;
 
 /// 64 bits from the kernel's random source.
 pub fn random() -> u64 {

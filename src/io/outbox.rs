@@ -81,7 +81,8 @@ impl Outbox {
         counters.datagrams_tx.fetch_add(sent.datagrams, Relaxed);
         counters.drop_many(Drop::SocketFull, sent.full);
         counters.drop_many(Drop::SendFailed, sent.failed);
-        if let Some((to, bytes)) = sent.too_big {
+        counters.drop_many(Drop::PathTooSmall, sent.too_big);
+        if let Some((to, bytes)) = sent.largest {
             self.notice(Notice::TooBig(to, bytes));
         }
     }

@@ -159,10 +159,12 @@ pub struct Sent {
     pub datagrams: u64,
     /// Datagrams dropped because the send buffer was full.
     pub full: u64,
+    /// Datagrams larger than the outgoing interface takes.
+    pub too_big: u64,
+    /// Where the last of those was going, and its size.
+    pub largest: Option<(SocketAddr, usize)>,
     /// Datagrams the kernel refused for another reason.
     pub failed: u64,
-    /// A datagram of this many bytes to this endpoint is too large for the outgoing interface.
-    pub too_big: Option<(SocketAddr, usize)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -287,12 +289,11 @@ impl SendBatch {
                         Some(libc::EINVAL | libc::EMSGSIZE) if run.count > 1 => {
                             self.send_singly(socket.as_raw_fd(), run, sent);
                         }
-                        code => {
-                            sent.failed += run.count as u64;
-                            if code == Some(libc::EMSGSIZE) {
-                                sent.too_big = Some((run.to, run.segment));
-                            }
+                        Some(libc::EMSGSIZE) => {
+                            sent.too_big += run.count as u64;
+                            sent.largest = Some((run.to, run.segment));
                         }
+                        _ => sent.failed += run.count as u64,
                     }
                     next += 1;
                 }
@@ -343,8 +344,8 @@ impl SendBatch {
             match io::Error::last_os_error().raw_os_error() {
                 Some(libc::EAGAIN | libc::ENOBUFS) => sent.full += 1,
                 Some(libc::EMSGSIZE) => {
-                    sent.failed += 1;
-                    sent.too_big = Some((run.to, datagram.len()));
+                    sent.too_big += 1;
+                    sent.largest = Some((run.to, datagram.len()));
                 }
                 _ => sent.failed += 1,
             }

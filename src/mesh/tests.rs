@@ -4,8 +4,11 @@
 
 use super::path::{BASE, CANDIDATES, DETECTION};
 use super::*;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+/// What stands in front of a message.
+const HEADERS: usize = IPV4_LEN + UDP_LEN;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 64, 0, 1), Ipv4Addr::new(100, 64, 0, 2)];
@@ -14,17 +17,22 @@ fn link(from: usize) -> Link {
     Link { ours: ADDRESSES[from], theirs: ADDRESSES[1 - from], path_mtu: None, underlay_v6: false }
 }
 
+/// A packet on its way: arrival, a number for the order, receiver, bytes.
+type Flight = (Duration, u64, usize, Vec<u8>);
+
 /// Members 0 and 1; each names the other by its number.
 struct World {
     now: Duration,
     members: [Mesh<usize>; 2],
-    /// Packets on their way, the earliest first: arrival, a number for the order, receiver, packet.
-    pipe: BinaryHeap<std::cmp::Reverse<(Duration, u64, usize, Vec<u8>)>>,
+    /// Packets on their way, the earliest first.
+    pipe: BinaryHeap<Reverse<Flight>>,
     mtu: u16,
     loss_percent: u64,
+    /// What member 1 says is lost.
     mute: bool,
     random: u64,
     sent: Vec<Duration>,
+    to_mute: u32,
     changes: [u32; 2],
 }
 
@@ -44,6 +52,7 @@ impl World {
             mute: false,
             random: seed,
             sent: Vec::new(),
+            to_mute: 0,
             changes: [0; 2],
         };
         for n in [0, 1] {
@@ -66,7 +75,7 @@ impl World {
             }
             let arrival = self.pipe.peek().map(|packet| packet.0.0);
             let deadlines = self.members.iter().filter_map(Mesh::next_deadline);
-            let next = deadlines.chain(arrival).min().unwrap_or(end);
+            let next = deadlines.chain(arrival).min().unwrap_or(Duration::MAX);
             assert!(next >= self.now, "a deadline in the past that tick did not serve");
             if next > end {
                 self.now = end;
@@ -74,8 +83,8 @@ impl World {
             }
             self.now = next;
             if arrival == Some(next) {
-                let std::cmp::Reverse((_, _, to, packet)) = self.pipe.pop().unwrap();
-                self.members[to].input(next, 1 - to, &packet[IPV4_UDP..]);
+                let Reverse((_, _, to, packet)) = self.pipe.pop().unwrap();
+                self.members[to].input(next, 1 - to, &packet[HEADERS..]);
                 self.collect(to);
             }
         }
@@ -83,17 +92,18 @@ impl World {
 
     fn collect(&mut self, from: usize) {
         while let Some(output) = self.members[from].poll_output() {
-            let Output::Send { peer, packet } = output else {
+            let Output::Send { peer, packet, .. } = output else {
                 self.changes[from] += 1;
                 continue;
             };
             self.sent.push(self.now);
-            let lost = self.random() % 100 < self.loss_percent || (self.mute && peer == 1);
+            self.to_mute += u32::from(self.mute && from == 0);
+            let lost = self.random() % 100 < self.loss_percent || (self.mute && from == 1);
             let underlay = packet.len() + WIREGUARD_OVERHEAD + UNDERLAY_OVERHEAD_V4;
             if !lost && underlay <= usize::from(self.mtu) {
                 // 5 ms and a little more, so that packets overtake each other.
                 let arrival = self.now + MS * 5 + MS / 1000 * (self.random() % 2000) as u32;
-                self.pipe.push(std::cmp::Reverse((arrival, self.sent.len() as u64, peer, packet)));
+                self.pipe.push(Reverse((arrival, self.sent.len() as u64, peer, packet)));
             }
         }
     }
@@ -124,7 +134,7 @@ fn best(mtu: u16) -> u16 {
     CANDIDATES.into_iter().filter(|&size| size <= mtu).max().unwrap()
 }
 
-/// The share of messages sent in the busiest second, to compare with what a second may have.
+/// The most messages sent within one second.
 fn busiest_second(sent: &[Duration]) -> usize {
     sent.iter()
         .map(|start| sent.iter().filter(|at| **at >= *start && **at < *start + SECOND).count())
@@ -162,7 +172,8 @@ fn the_path_mtu_follows_a_pipe_that_changes_and_loses() {
         }
         let average = world.sent.len() as u64 / 2 / (world.now.as_secs() - 10);
         assert!(average < 2, "{average} messages a second each");
-        assert!(busiest_second(&world.sent) < 2 * MAX_MESSAGES_PER_SECOND as usize / 2);
+        let busiest = busiest_second(&world.sent) / 2;
+        assert!(busiest < MAX_MESSAGES_PER_SECOND as usize / 2, "{busiest} messages in one second each");
     }
 }
 
@@ -174,8 +185,7 @@ fn a_mute_peer_is_assumed_to_be_on_the_smallest_path_and_left_in_peace() {
     let view = world.members[0].peer(1).unwrap();
     assert_eq!((view.greeting, view.path_mtu, view.basis, view.round_trip), (None, BASE, Basis::Assumed, None));
     assert_eq!(view.inner_limit, 1220);
-    let to_mute = world.sent.len();
-    assert!(to_mute < 600, "{to_mute} messages of both in an hour");
+    assert!(world.to_mute < 160, "{} messages in an hour", world.to_mute);
 }
 
 #[test]
@@ -201,7 +211,7 @@ fn a_change_of_networks_is_told_at_once_and_again_until_it_is_heard() {
     let mut world = World::new(1500, 0, 1);
     world.run_until(world.now + SECOND);
     world.members[0].set_networks(world.now, [7]);
-    world.run_until(world.now + MS * 10);
+    world.run_until(world.now + MS * 20);
     assert_eq!(world.networks_of_peer(1), Some(vec![7]));
     world.loss_percent = 100;
     world.members[0].set_networks(world.now, [8]);
@@ -248,9 +258,9 @@ fn a_hostile_peer_is_heeded_only_so_often() {
     mesh.session_up(SECOND, 1);
     while mesh.poll_output().is_some() {}
     let (mut answers, mut changes) = (0, 0);
-    for n in 0..10_000_u32 {
+    for n in 1..10_000_u32 {
         let hello = Message::Hello { capabilities: 0, vnis: vec![n], incarnation: 0, reply_wanted: true };
-        mesh.input(SECOND, 1, &message::packet(ADDRESSES[1], ADDRESSES[0], &hello, None)[IPV4_UDP..]);
+        mesh.input(SECOND, 1, &message::packet(&hello, ADDRESSES[1], ADDRESSES[0], None)[HEADERS..]);
         mesh.input(SECOND, 1, &[0xff; 50]);
         mesh.input(SECOND, 2, &[]);
         while let Some(output) = mesh.poll_output() {
@@ -268,9 +278,9 @@ fn what_nobody_takes_away_does_not_pile_up() {
     let mut mesh = Mesh::new(1, 0);
     mesh.add_peer(1, link(0));
     mesh.session_up(SECOND, 1);
-    let probe = message::packet(ADDRESSES[1], ADDRESSES[0], &Message::Probe { token: 1 }, Some(1000));
+    let probe = message::packet(&Message::Probe { token: 1 }, ADDRESSES[1], ADDRESSES[0], Some(1000));
     for n in 0..100_000 {
-        mesh.input(SECOND + MS * n, 1, &probe[IPV4_UDP..]);
+        mesh.input(SECOND + MS * n, 1, &probe[HEADERS..]);
     }
     assert_eq!(mesh.queue.len(), MAX_QUEUED);
 }
@@ -283,8 +293,9 @@ fn a_probe_fills_its_size_exactly_over_either_family() {
         mesh.session_up(SECOND, 1);
         let mut sizes = Vec::new();
         while let Some(output) = mesh.poll_output() {
-            if let Output::Send { packet, .. } = output
-                && let Ok(Message::Probe { .. }) = Message::parse(&packet[IPV4_UDP..])
+            if let Output::Send { packet, whole, .. } = output
+                && whole
+                && let Ok(Message::Probe { .. }) = message::parse(&packet[HEADERS..])
             {
                 sizes.push(packet.len() + overhead);
             }

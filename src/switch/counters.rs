@@ -58,6 +58,8 @@ drops! {
     NoEndpoint = "no_endpoint",
     /// The underlay socket's send buffer is full.
     SocketFull = "socket_full",
+    /// A datagram was larger than the outgoing interface takes. Probes that look for a larger path MTU end here too.
+    PathTooSmall = "path_too_small",
     /// The kernel refused to send a datagram for another reason.
     SendFailed = "send_failed",
     /// A datagram was not a WireGuard message.

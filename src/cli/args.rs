@@ -1,0 +1,284 @@
+//! The words of the command line and their help. What each command does is in the files beside this one.
+
+use super::lab::LabArgs;
+use crate::config::text::{check_ifname, is_port_name};
+use crate::config::{PortAddress, Target, mac_from_text};
+use crate::wire::ethernet::Mac;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Where the daemon's configuration is, unless it is named.
+const CONFIG_FILE: &str = "/etc/weft/weft.toml";
+
+const OVERVIEW: &str = "\
+weft is an Ethernet switch for containers that spans hosts. Every host runs one daemon (`weft up`). It gives each \
+container a TAP interface in one or more networks and carries their frames to the other hosts inside \
+WireGuard-encrypted UDP. All other commands talk to the daemon of this host over its control socket.";
+
+const FIRST_STEPS: &str = "\
+First steps:
+  weft lab                             see it work: hosts and containers on this machine alone
+  weft key new /var/lib/weft/key       make this host's identity and print its public key
+  weft config check weft.toml          check a configuration: the source has config/weft.toml to start from
+  weft up -c weft.toml                 run the daemon
+  weft attach web --network blue --ip 10.32.0.5/16
+                                       give the running container `web` an interface
+  weft status                          see how the daemon is
+
+Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 the command line is wrong.
+`weft COMMAND --help` tells more about each command.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, about = "One encrypted Ethernet for containers on many hosts")]
+#[command(long_about = OVERVIEW, after_help = FIRST_STEPS, max_term_width = 110)]
+pub(super) struct Cli {
+    /// The daemon's control socket [env: WEFT_SOCKET] [default: /run/weft/control.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What `weft` can do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon of this host
+    ///
+    /// Runs in the foreground until SIGTERM or Ctrl-C, and logs to stderr. SIGHUP is `weft reload`. It needs root (or
+    /// CAP_NET_ADMIN and CAP_SYS_ADMIN) and /dev/net/tun. Interfaces in containers outlive it: a daemon that is
+    /// started again takes them up where the last one left them.
+    Up(Up),
+    /// Give a container an interface in a network
+    ///
+    /// Makes a port: a TAP interface in the network namespace of TARGET, with a MAC address and any addresses given,
+    /// up and announced to the network. The port stays until `weft detach` or until its namespace ends, also across
+    /// restarts of the daemon. Nothing is left half-made when it fails.
+    #[command(after_help = "\
+Examples:
+  weft attach web --network blue --ip 10.32.0.5/16@10.32.0.1
+  weft attach pid:4711 --network blue --ip 10.32.0.6/16 --ip fd00:32::6/64 --ifname eth0
+  weft attach netns:/run/netns/lab --network blue --mac U:lab
+  weft attach host --network blue --ifname blue0 --ip 10.32.0.1/16
+  weft attach web --network blue --wait=30     while the container is being started")]
+    Attach(Attach),
+    /// Take an interface away from a container
+    ///
+    /// Removes a port that `weft attach` made, by its name or by its target. A port of the configuration file is
+    /// removed by changing the file and `weft reload`.
+    Detach(Detach),
+    /// Wait, inside a container, until its interface is up
+    ///
+    /// For the start script of a container that needs its interface before its program: blocks until the interface is
+    /// up and has a carrier. Looks at the network namespace it runs in and needs no daemon, like `pipework --wait`.
+    Wait(Wait),
+    /// Show how the daemon is: identity, sessions, offloads, traffic, drops, warnings
+    Status(Json),
+    /// Show the other members and how each is reached
+    Peers(Json),
+    /// Show the interfaces this host's containers have
+    Ports(Json),
+    /// Show the networks of this host
+    Networks(Json),
+    /// Show the forwarding database: which MAC address is behind which port or peer
+    Fdb(Fdb),
+    /// Apply the changes of the configuration file
+    ///
+    /// The daemon reads its file again and applies the difference; what did not change is not touched. A file with an
+    /// error, or with a change that needs a restart, is refused whole, and the daemon goes on as it was.
+    Reload,
+    /// Check a configuration file
+    #[command(subcommand)]
+    Config(Config),
+    /// Make and show keys
+    #[command(subcommand)]
+    Key(Key),
+    /// Try weft on this machine alone: hosts and containers out of network namespaces
+    Lab(LabArgs),
+}
+
+/// `weft up`.
+#[derive(Debug, Args)]
+pub(super) struct Up {
+    /// The configuration file
+    #[arg(short, long = "config", value_name = "FILE", default_value = CONFIG_FILE)]
+    pub(super) config: PathBuf,
+}
+
+/// `weft attach`.
+#[derive(Debug, Args)]
+pub(super) struct Attach {
+    /// Whose: the name of a running Docker or Podman container, pid:N, netns:PATH, or host
+    pub(super) target: Target,
+    /// The network's name, as in the configuration file
+    #[arg(long, value_name = "NAME")]
+    pub(super) network: String,
+    /// An address with prefix length, and with @GATEWAY a default route; may be given several times
+    #[arg(long = "ip", value_name = "CIDR[@GATEWAY]")]
+    pub(super) addresses: Vec<PortAddress>,
+    /// The MAC address, or U:TEXT for one that follows from the text [default: made up and kept]
+    #[arg(long, value_name = "MAC", value_parser = mac_from_text)]
+    pub(super) mac: Option<Mac>,
+    /// The interface's name in the container [default: eth1]
+    #[arg(long, value_name = "NAME", value_parser = ifname)]
+    pub(super) ifname: Option<String>,
+    /// The port's name on this host [default: TARGET:IFNAME]
+    #[arg(long, value_name = "NAME", value_parser = port_name)]
+    pub(super) name: Option<String>,
+    /// Wait for a target that does not exist yet, and then until the interface is up; at most SECS seconds, or 60
+    #[arg(long, value_name = "SECS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
+    pub(super) wait: Option<u64>,
+    /// Print the port as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `weft detach`.
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// The port's name, or the target as it was given to `weft attach`
+    #[arg(value_name = "PORT|TARGET")]
+    pub(super) port: String,
+    /// The interface's name, where the target has several
+    #[arg(long, value_name = "NAME", value_parser = ifname)]
+    pub(super) ifname: Option<String>,
+}
+
+/// `weft wait`.
+#[derive(Debug, Args)]
+pub(super) struct Wait {
+    /// The interface
+    #[arg(short, long, value_name = "NAME", default_value = "eth1", value_parser = ifname)]
+    pub(super) ifname: String,
+    /// Give up, with exit code 1, after this many seconds [default: never]
+    #[arg(long, value_name = "SECS")]
+    pub(super) timeout: Option<u64>,
+}
+
+/// A command that shows something.
+#[derive(Debug, Args)]
+pub(super) struct Json {
+    /// Print JSON, for programs: the same data, unrounded
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `weft fdb`.
+#[derive(Debug, Args)]
+pub(super) struct Fdb {
+    /// Only of this network
+    #[arg(long, value_name = "NAME")]
+    pub(super) network: Option<String>,
+    /// Print JSON, for programs: the same data, unrounded
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `weft config`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Config {
+    /// Tell everything that is wrong with a configuration file; needs no daemon
+    Check {
+        /// The configuration file
+        #[arg(default_value = CONFIG_FILE)]
+        file: PathBuf,
+    },
+}
+
+/// `weft key`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Key {
+    /// Make a private key in FILE, readable by its owner alone, and print its public key
+    New {
+        /// The key file; one that exists is never replaced
+        file: PathBuf,
+    },
+    /// Print the public key that belongs to the private key in FILE
+    Show {
+        /// The key file
+        file: PathBuf,
+        /// Print the tunnel address that follows from the key instead
+        #[arg(long)]
+        address: bool,
+    },
+    /// Print a pre-shared key, to be given to both sides
+    Psk,
+}
+
+fn ifname(text: &str) -> Result<String, String> {
+    check_ifname(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn port_name(text: &str) -> Result<String, &'static str> {
+    if is_port_name(text) { Ok(text.to_owned()) } else { Err("a port's name has 1 to 255 bytes, none of them blank") }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_words_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn attach_takes_what_pipework_takes() {
+        let line = "weft attach web --network blue --ip 10.32.0.5/16@10.32.0.1 --ip fd00::5/64 --mac U:hello --wait";
+        let Command::Attach(attach) = parse(line).unwrap().command else { panic!("another command") };
+        assert_eq!(attach.target, Target::Container("web".into()));
+        assert_eq!(attach.addresses.len(), 2);
+        assert_eq!(attach.mac, Some("02:b1:94:6a:c9:24".parse().unwrap()));
+        assert_eq!((attach.wait, attach.ifname, attach.name), (Some(60), None, None));
+        let Command::Attach(attach) = parse("weft attach --wait=5 pid:7 --network n").unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!((attach.wait, attach.target), (Some(5), Target::Pid(7)));
+    }
+
+    #[test]
+    fn the_socket_may_be_named_before_or_behind_the_command() {
+        for line in ["weft --socket /s status --json", "weft status --json --socket /s"] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.socket.as_deref(), Some(std::path::Path::new("/s")));
+            assert!(matches!(cli.command, Command::Status(Json { json: true })));
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let Command::Up(up) = parse("weft up").unwrap().command else { panic!("another command") };
+        assert_eq!(up.config, PathBuf::from(CONFIG_FILE));
+        let Command::Wait(wait) = parse("weft wait").unwrap().command else { panic!("another command") };
+        assert_eq!((wait.ifname.as_str(), wait.timeout), ("eth1", None));
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_a_usage_error() {
+        for line in [
+            "weft",
+            "weft fly",
+            "weft attach web",
+            "weft attach ../web --network n",
+            "weft attach web --network n --ip 10.32.0.5",
+            "weft attach web --network n --ip 10.32.0.5/16@10.33.0.1",
+            "weft attach web --network n --mac ff:ff:ff:ff:ff:ff",
+            "weft attach web --network n --ifname much-too-long-a-name",
+            "weft attach web --network n --ifname a/b",
+            "weft attach web --network n --wait=soon",
+            "weft key new",
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}: {error}");
+        }
+        assert_eq!(parse("weft --help").unwrap_err().exit_code(), 0);
+        assert_eq!(parse("weft --version").unwrap_err().exit_code(), 0);
+    }
+}

@@ -1,0 +1,204 @@
+//! The daemon's answers as text for people and as JSON for programs: the same structures, so the same data.
+
+use super::table::{NONE, Table, bytes, duration, list, maybe, printable};
+use crate::control::request::{FdbEntry, NetworkStatus, PeerStatus, PortStatus, Response, Status};
+use crate::switch::counters::Drop;
+use std::fmt::Write;
+
+/// An answer as JSON.
+pub(super) fn json(response: &Response) -> Result<String, String> {
+    let text = match response {
+        Response::Status(status) => serde_json::to_string_pretty(status),
+        Response::Peers(peers) => serde_json::to_string_pretty(peers),
+        Response::Ports(ports) => serde_json::to_string_pretty(ports),
+        Response::Networks(networks) => serde_json::to_string_pretty(networks),
+        Response::Fdb(entries) => serde_json::to_string_pretty(entries),
+        Response::Attached(port) => serde_json::to_string_pretty(port),
+        Response::Done(sentences) => serde_json::to_string_pretty(sentences),
+        Response::Absent(sentence) | Response::Refused(sentence) => serde_json::to_string_pretty(sentence),
+    };
+    text.map(|text| text + "\n").map_err(|error| format!("cannot write the answer as JSON: {error}"))
+}
+
+/// An answer as text.
+pub(super) fn text(response: &Response) -> String {
+    match response {
+        Response::Status(status) => self::status(status),
+        Response::Peers(all) => peers(all),
+        Response::Ports(all) => ports(all),
+        Response::Networks(all) => networks(all),
+        Response::Fdb(entries) => fdb(entries),
+        Response::Attached(port) => attached(port),
+        Response::Done(sentences) => sentences.iter().map(|sentence| format!("{sentence}\n")).collect(),
+        Response::Absent(sentence) | Response::Refused(sentence) => format!("{sentence}\n"),
+    }
+}
+
+fn status(s: &Status) -> String {
+    let mut text = format!("{}: weft {}, pid {}, up {}\n\n", s.name, s.version, s.pid, duration(s.uptime_s));
+    let mut line = |what: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {what:<16}{}", printable(&value));
+    };
+    line("public key", s.public_key.to_string());
+    line("tunnel address", s.tunnel_address.to_string());
+    line("UDP port", s.listen_port.to_string());
+    line("configuration", s.config_file.clone());
+    line("workers", s.workers.to_string());
+    line("networks", s.networks.to_string());
+    line("ports", s.ports.to_string());
+    line("peers", format!("{}, {} of them up", s.peers, s.peers_up));
+    let fdb = s.fdb;
+    let events = format!(
+        "{} learned, {} moved, {} expired, {} evicted since start",
+        fdb.learned, fdb.moved, fdb.expired, fdb.evicted
+    );
+    line("FDB entries", format!("{} ({events})", s.fdb_entries));
+    for (index, (name, state)) in s.offloads.iter().enumerate() {
+        line(if index == 0 { "offloads" } else { "" }, format!("{name:<14}{state}"));
+    }
+    let t = s.traffic;
+    line("frames", format!("{} from ports, {} to ports", t.port_rx_frames, t.port_tx_frames));
+    line("", format!("{} into tunnels, {} out of tunnels", t.tunnel_tx_frames, t.tunnel_rx_frames));
+    line("", format!("{} flooded", t.flooded_frames));
+    line("datagrams", format!("{} sent, {} received", t.datagrams_tx, t.datagrams_rx));
+
+    let dropped: Vec<_> = s.drops.iter().filter(|(_, count)| **count > 0).collect();
+    if dropped.is_empty() {
+        line("drops", "none".to_owned());
+    } else {
+        let mut table = Table::new(&["DROPS", ">COUNT", "WHY"]);
+        for (reason, count) in dropped {
+            let known = Drop::ALL.iter().find(|drop| drop.name() == reason);
+            let why = known.map_or(NONE, |drop| drop.explanation());
+            table.row([reason.clone(), count.to_string(), why.to_owned()]);
+        }
+        let _ = write!(text, "\n{}", table.render());
+    }
+    if !s.warnings.is_empty() {
+        text.push_str("\nWARNINGS\n");
+        for warning in &s.warnings {
+            let _ = writeln!(text, "  {}", printable(warning));
+        }
+    }
+    text
+}
+
+fn peers(peers: &[PeerStatus]) -> String {
+    if peers.is_empty() {
+        return "no peers: add a [[peer]] to the configuration file\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        "NAME",
+        "STATE",
+        "ENDPOINT",
+        "TUNNEL ADDRESS",
+        "HANDSHAKE",
+        ">RTT",
+        ">PATH MTU",
+        "KIND",
+        "NETWORKS",
+        ">SENT",
+        ">RECEIVED",
+    ]);
+    for peer in peers {
+        table.row([
+            peer.name.clone(),
+            peer.state.clone(),
+            maybe(peer.endpoint),
+            peer.tunnel_address.to_string(),
+            maybe(peer.handshake_age_s.map(|age| format!("{} ago", duration(age)))),
+            maybe(peer.rtt_ms.map(|ms| format!("{ms:.2} ms"))),
+            format!("{} {}", peer.path_mtu, peer.path_mtu_source),
+            if peer.weft { "weft" } else { NONE }.to_owned(),
+            peer.networks.as_ref().map_or_else(|| "unknown".to_owned(), |networks| list(networks, ",")),
+            bytes(peer.tx_bytes),
+            bytes(peer.rx_bytes),
+        ]);
+    }
+    table.render()
+}
+
+fn ports(ports: &[PortStatus]) -> String {
+    if ports.is_empty() {
+        return "no ports: make one with `weft attach TARGET --network NAME`\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        "NAME",
+        "NETWORK",
+        "STATE",
+        "TARGET",
+        "INTERFACE",
+        "MAC",
+        "ADDRESSES",
+        ">MTU",
+        "FROM",
+        ">SENT",
+        ">RECEIVED",
+        ">DROPS",
+    ]);
+    for port in ports {
+        table.row([
+            port.name.clone(),
+            port.network.clone(),
+            port.state.clone(),
+            port.target.clone(),
+            port.ifname.clone(),
+            maybe(port.mac),
+            list(&port.addresses, ","),
+            port.mtu.to_string(),
+            port.origin.clone(),
+            bytes(port.rx_bytes),
+            bytes(port.tx_bytes),
+            port.drops.to_string(),
+        ]);
+    }
+    table.render()
+}
+
+fn networks(networks: &[NetworkStatus]) -> String {
+    if networks.is_empty() {
+        return "no networks: add a [[network]] to the configuration file\n".to_owned();
+    }
+    let mut table = Table::new(&["NAME", ">VNI", "SUBNETS", ">MTU", "AGEING", ">FDB", "PORTS", "PEERS"]);
+    for network in networks {
+        table.row([
+            network.name.clone(),
+            network.vni.to_string(),
+            list(&network.subnets, ","),
+            network.mtu.to_string(),
+            duration(network.ageing_s),
+            network.fdb_entries.to_string(),
+            list(&network.ports, ","),
+            list(&network.peers, ","),
+        ]);
+    }
+    table.render()
+}
+
+fn fdb(entries: &[FdbEntry]) -> String {
+    if entries.is_empty() {
+        return "no entries: no station has been heard of\n".to_owned();
+    }
+    let mut table = Table::new(&["NETWORK", "MAC", "AT", "KIND", "LAST HEARD"]);
+    for entry in entries {
+        table.row([
+            entry.network.clone(),
+            entry.mac.to_string(),
+            entry.at.clone(),
+            entry.kind.clone(),
+            maybe(entry.age_s.map(|age| format!("{} ago", duration(age)))),
+        ]);
+    }
+    table.render()
+}
+
+fn attached(port: &PortStatus) -> String {
+    let PortStatus { name, ifname, target, network, mtu, .. } = port;
+    let (mac, addresses) = (maybe(port.mac), list(&port.addresses, ", "));
+    let state = if port.state == "up" { String::new() } else { format!(" ({})", port.state) };
+    let line = format!(
+        "{name}: {ifname} in {target} is in network {network}: MAC {mac}, addresses {addresses}, MTU {mtu}{state}"
+    );
+    printable(&line) + "\n"
+}
