@@ -373,7 +373,7 @@ impl World {
     pub(crate) fn send_packet(&mut self, a: usize, b: usize, packet: &[u8]) {
         let now = self.instant();
         let host = &mut self.hosts[a];
-        host.switch.send_packet(now, &host.peers[&b], packet, &mut host.out);
+        host.switch.send_packet(now, &host.peers[&b], packet, false, &mut host.out);
         self.dispatch(a);
     }
 
