@@ -32,6 +32,6 @@ fn every_frame_is_delivered_or_counted_and_all_is_well_again_after_a_storm() {
             play.heal();
             play.calm(40);
         }
-        assert!(play.ledger.delivered > 100 || seed == 0, "seed {seed}: only {} delivered", play.ledger.delivered);
+        assert!(play.ledger.delivered > 100, "seed {seed}: only {} units delivered", play.ledger.delivered);
     }
 }

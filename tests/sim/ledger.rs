@@ -9,7 +9,8 @@ use weft::switch::ids::PortId;
 struct Entry {
     flow: Flow,
     vni: u32,
-    from: PortId,
+    /// The port it was sent from, from this place on: stations move.
+    from: BTreeMap<u64, PortId>,
     /// How much of the stream was sent, or how many datagrams.
     sent: u64,
     /// Of datagrams, by number.
@@ -40,14 +41,10 @@ impl Ledger {
         self.vnis.insert(port, vni);
     }
 
-    pub(crate) fn open(&mut self, flow: &Flow, vni: u32, from: PortId) {
+    pub(crate) fn open(&mut self, flow: &Flow, vni: u32) {
+        let from = BTreeMap::new();
         let entry = Entry { flow: flow.clone(), vni, from, sent: 0, lengths: BTreeMap::new(), got: BTreeMap::new() };
         self.entries.insert(flow.id, entry);
-    }
-
-    /// The flow's station is at this port from here on.
-    pub(crate) fn moved(&mut self, flow: u32, port: PortId) {
-        self.entries.get_mut(&flow).unwrap().from = port;
     }
 
     /// Where the next unit of this flow begins: in the stream, or its number.
@@ -55,9 +52,10 @@ impl Ledger {
         self.entries[&flow].sent
     }
 
-    /// These units leave; in a calm they must arrive at exactly these ports.
-    pub(crate) fn sent(&mut self, flow: u32, units: &[Unit], ports: Option<&[PortId]>) {
+    /// These units leave from a port; in a calm they must arrive at exactly these ports.
+    pub(crate) fn sent(&mut self, flow: u32, from: PortId, units: &[Unit], ports: Option<&[PortId]>) {
         let entry = self.entries.get_mut(&flow).unwrap();
+        entry.from.insert(entry.sent, from);
         for &unit in units {
             entry.sent = entry.sent.max(span(unit).1);
             if let Unit::Datagram { number, len } = unit {
@@ -78,9 +76,6 @@ impl Ledger {
         if self.vnis.get(&port) != Some(&entry.vni) {
             return Err(format!("{units:?} of flow {id} crossed from network {} to {port:?}", entry.vni));
         }
-        if port == entry.from {
-            return Err(format!("{units:?} of flow {id} came back to {port:?}"));
-        }
         let got = entry.got.entry(port).or_default();
         for unit in units {
             let (start, end) = span(unit);
@@ -90,6 +85,10 @@ impl Ledger {
             };
             if !whole {
                 return Err(format!("{unit:?} of flow {id} was never sent"));
+            }
+            let origin = entry.from.range(..=start).next_back().into_iter().chain(entry.from.range(start..end));
+            if origin.map(|(_, from)| from).any(|&from| from == port) {
+                return Err(format!("{unit:?} of flow {id} came back to {port:?}"));
             }
             let before = got.range(..end).next_back();
             if before.is_some_and(|(_, &before)| before > start) {
