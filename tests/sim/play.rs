@@ -69,7 +69,6 @@ struct Snapshot {
     drops: Vec<u64>,
     data: usize,
     waiting: usize,
-    flooded: u64,
     tunnel_rx: u64,
 }
 
@@ -80,7 +79,6 @@ impl Snapshot {
             drops: Drop::ALL.iter().map(|&reason| host.dropped(reason)).collect(),
             data: host.sent[usize::from(DATA)],
             waiting: host.peers.values().map(|peer| peer.tunnel().waiting()).sum(),
-            flooded: host.switch.counters.flooded_frames.load(Relaxed),
             tunnel_rx: host.switch.counters.tunnel_rx_frames.load(Relaxed),
         }
     }
@@ -448,7 +446,10 @@ impl Play {
                 let Some(victim) = self.stations.iter().find(elsewhere).map(|victim| victim.mac) else { return };
                 let (vnet, frame) = flow(victim, other).udp(&[(0, 64)], true);
                 let host = &self.world.hosts[station.host];
-                let known = host.switch.fdb.snapshot(0).iter().any(|entry| entry.is_static && entry.mac == victim);
+                // A host that lost sight of the victim's may have it where it was.
+                let here = Place::Port(station.port);
+                let statics = host.switch.fdb.snapshot(0);
+                let known = statics.iter().any(|e| e.is_static && e.mac == victim && e.place != here);
                 if known {
                     refuse(self, vnet, &frame, Drop::SpoofedSource);
                 }

@@ -132,7 +132,6 @@ pub(crate) struct Host {
     pub(crate) out: Outbox,
     /// Datagrams sent, by message type.
     pub(crate) sent: [usize; 5],
-    pub(crate) merge: bool,
     secret: Secret,
     staging: Staging,
     limits: Limits,
@@ -208,7 +207,6 @@ impl World {
                 peers: BTreeMap::new(),
                 out: Outbox::default(),
                 sent: [0; 5],
-                merge: true,
                 secret,
                 staging: Staging::new(STAGING_BYTES, true),
                 limits: LIMITS,
@@ -301,13 +299,18 @@ impl World {
     pub(crate) fn reboot(&mut self, n: usize) {
         let secret = self.hosts[n].secret.clone();
         self.hosts[n].switch = self.fresh_switch(&secret, self.hosts[n].limits);
-        self.hosts[n].staging = Staging::new(STAGING_BYTES, self.hosts[n].merge);
+        self.set_merging(n, true);
         let known: Vec<(usize, bool)> = self.hosts[n].peers.iter().map(|(&b, p)| (b, p.takes_partial())).collect();
         self.hosts[n].peers.clear();
         for (b, takes_partial) in known {
             self.introduce(n, b, &Acquaintance { takes_partial, ..Acquaintance::default() });
         }
         self.publish();
+    }
+
+    /// Whether host `n` merges frames into super-frames; it does unless told otherwise.
+    pub(crate) fn set_merging(&mut self, n: usize, merge: bool) {
+        self.hosts[n].staging = Staging::new(STAGING_BYTES, merge);
     }
 
     /// Host `n` is reached at, and sends from, another address; the old one is nobody's.
@@ -428,11 +431,6 @@ impl World {
     /// When the next event is.
     pub(crate) fn next_event(&self) -> Duration {
         self.heap.keys().next().map_or(Duration::MAX, |&(at, _)| at)
-    }
-
-    /// Datagrams that are under way.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.heap.values().filter(|next| matches!(next, Next::Arrival(_))).count()
     }
 
     /// Goes on to the next event; returns which host it happened to and, if it was a train's arrival, the datagrams in

@@ -1,7 +1,7 @@
 //! Bytes that a tunnel must survive: buffers of the wrong size, reordering, replays, rubbish; and what it may keep.
 
 use super::talk::{MS, S, Talk};
-use crate::sim::world::endpoint;
+use crate::world::endpoint;
 use proptest::prelude::*;
 use std::cell::RefCell;
 use weft::switch::counters::Drop;
