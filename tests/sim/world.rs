@@ -171,6 +171,10 @@ pub(crate) struct World {
     next_id: u32,
 }
 
+fn inner_limit(mtu: usize) -> usize {
+    mtu - UNDERLAY_OVERHEAD_V4 - WIREGUARD_OVERHEAD
+}
+
 /// The first address of host `n`.
 pub(crate) fn endpoint(n: usize) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, n as u8 + 1], 51820))
@@ -257,7 +261,7 @@ impl World {
         let host = &mut self.hosts[a];
         let now = self.clock.now();
         let peer = Arc::new(Peer::new(id, settings.peer.tunnel_address(), &host.switch.gate, &settings, now));
-        peer.set_inner_limit(self.link.mtu - UNDERLAY_OVERHEAD_V4 - WIREGUARD_OVERHEAD);
+        peer.set_inner_limit(inner_limit(self.link.mtu));
         peer.set_takes_partial(how.takes_partial);
         if let Some(old) = host.peers.insert(b, peer) {
             host.switch.fdb.forget_place(Place::Peer(old.id));
@@ -370,6 +374,22 @@ impl World {
         host.switch.port_input(now, port, header, &mut buffer, at, &mut host.out);
         assert_eq!(&buffer[at..], frame, "the frame must come back as it was");
         self.dispatch(n);
+    }
+
+    /// Host `n`'s daemon says something for a port's container.
+    pub(crate) fn announce(&mut self, n: usize, port: &Port, frame: &[u8]) {
+        let now = self.instant();
+        let host = &mut self.hosts[n];
+        host.switch.announce(now, port, frame, &mut host.out);
+        self.dispatch(n);
+    }
+
+    /// The path carries packets of this size from here on, and everybody knows.
+    pub(crate) fn set_mtu(&mut self, mtu: usize) {
+        self.link.mtu = mtu;
+        for peer in self.hosts.iter().flat_map(|host| host.peers.values()) {
+            peer.set_inner_limit(inner_limit(mtu));
+        }
     }
 
     /// Host `a` sends `packet` through its tunnel to host `b`.
