@@ -131,7 +131,8 @@ impl std::ops::Drop for Play {
 impl Play {
     pub(crate) fn new(seed: u64) -> Self {
         let mut world = World::new(seed, 2 + (seed % 3) as usize);
-        world.link.mtu = *world.rng.pick(&[1280, 1420, 1500, 1500]);
+        let mtu = *world.rng.pick(&[1280, 1420, 1500, 1500]);
+        world.set_mtu(mtu);
         world.port_mtu = *world.rng.pick(&[1500, 1500, 1280, 9000]);
         for (a, b) in world.pairs() {
             let keepalive = world.rng.one_in(3).then_some(25);
@@ -223,7 +224,7 @@ impl Play {
         let quiet = (train.len() as u64).checked_sub(frames + dropped);
         let quiet = self.ensure(quiet.is_some(), || "more came out of a train than there was in it", quiet);
         let may_be_quiet = train.len() - of(DATA) + keepalives;
-        let fragments = self.world.link.mtu < usize::from(self.world.port_mtu) + 128;
+        let fragments = self.world.narrowest < usize::from(self.world.port_mtu) + 128;
         self.ensure(fragments || quiet <= Some(may_be_quiet as u64), || "datagrams vanished uncounted", ());
 
         // A flooded frame goes to several ports in pieces of its own; what was merged goes to one.

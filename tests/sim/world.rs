@@ -163,6 +163,8 @@ pub(crate) struct World {
     pub(crate) log: VecDeque<String>,
     /// MTU of all ports.
     pub(crate) port_mtu: u16,
+    /// The smallest path MTU since the play began: fragments of then may still wait or be under way.
+    pub(crate) narrowest: usize,
     /// Datagrams that were too large for the path.
     pub(crate) too_big: usize,
     homes: BTreeMap<SocketAddr, usize>,
@@ -193,6 +195,7 @@ impl World {
             capture: None,
             log: VecDeque::new(),
             port_mtu: 1500,
+            narrowest: usize::MAX,
             too_big: 0,
             homes: BTreeMap::new(),
             heap: BTreeMap::new(),
@@ -387,6 +390,7 @@ impl World {
     /// The path carries packets of this size from here on, and everybody knows.
     pub(crate) fn set_mtu(&mut self, mtu: usize) {
         self.link.mtu = mtu;
+        self.narrowest = self.narrowest.min(mtu);
         for peer in self.hosts.iter().flat_map(|host| host.peers.values()) {
             peer.set_inner_limit(inner_limit(mtu));
         }
