@@ -7,10 +7,10 @@
 
 use super::LabError;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The longest name of a lab: a socket's path, of which it is a part, has at most 107 bytes.
@@ -102,17 +102,16 @@ impl RunDir {
     pub fn create(base: &Path, name: &str) -> Result<Self, LabError> {
         check_name(name)?;
         let failed = |path: &Path| LabError::io(format!("make {}", path.display()));
-        match DirBuilder::new().mode(0o700).create(base) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(base)(error)),
-            _ => {}
-        }
-        let found = fs::symlink_metadata(base).map_err(failed(base))?;
-        // SAFETY: geteuid takes nothing and cannot fail.
-        if !found.is_dir() || found.uid() != unsafe { libc::geteuid() } {
-            let text = format!("{} is not our directory: remove it, or set TMPDIR to another place", base.display());
-            return Err(LabError::Refused(text));
-        }
-        let _lock = lock(base)?;
+        // The last lab of another process may take the directory with it between our making and our locking it.
+        let _lock = loop {
+            match DirBuilder::new().mode(0o700).create(base) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(base)(error)),
+                _ => {}
+            }
+            if let Some(lock) = lock(base)? {
+                break lock;
+            }
+        };
         tidy(base)?;
         let path = base.join(name);
         match DirBuilder::new().mode(0o700).create(&path) {
@@ -164,6 +163,12 @@ impl Drop for RunDir {
     fn drop(&mut self) {
         // Whoever looks next removes what is left.
         let _ = fs::remove_dir_all(&self.path);
+        if let Some(base) = self.path.parent() {
+            // The last lab takes the directory of all labs with it; while there are others it is not empty.
+            let lock = lock(base);
+            let _ = fs::remove_dir(base);
+            drop(lock);
+        }
     }
 }
 
@@ -186,21 +191,31 @@ pub fn base() -> PathBuf {
 /// # Errors
 /// The directory cannot be read; that it does not exist means there is no lab.
 pub fn list(base: &Path) -> Result<Vec<LabState>, LabError> {
-    if !base.exists() {
-        return Ok(Vec::new());
+    match lock(base)? {
+        Some(_lock) => tidy(base),
+        None => Ok(Vec::new()),
     }
-    let _lock = lock(base)?;
-    tidy(base)
 }
 
-/// Held while directories are made or found stale: else one process could remove what another has just made anew.
-fn lock(base: &Path) -> Result<File, LabError> {
-    let take = || {
-        let file = File::open(base)?;
-        file.lock()?;
-        Ok(file)
+/// Held while directories are made, found stale or given up: else one process could remove what another has just
+/// made anew. `None` when there is no directory.
+fn lock(base: &Path) -> Result<Option<File>, LabError> {
+    let refused = || LabError::io(format!("lock {}", base.display()));
+    // O_NOFOLLOW: a link that somebody left in /tmp leads where he wants.
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(base) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(refused()(error)),
     };
-    take().map_err(LabError::io(format!("lock {}", base.display())))
+    let held = file.metadata().map_err(refused())?;
+    // SAFETY: geteuid takes nothing and cannot fail.
+    if held.uid() != unsafe { libc::geteuid() } {
+        let text = format!("{} is not our directory: remove it, or set TMPDIR to another place", base.display());
+        return Err(LabError::Refused(text));
+    }
+    file.lock().map_err(refused())?;
+    let is_there = fs::symlink_metadata(base).is_ok_and(|found| found.ino() == held.ino());
+    Ok(is_there.then_some(file))
 }
 
 /// Removes what is stale and returns what is not.
@@ -294,7 +309,7 @@ mod tests {
         assert!(error.contains("running: two"), "{error}");
         assert_eq!(find(&base, "two").unwrap().pid, std::process::id());
         drop(two);
-        fs::remove_dir(&base).unwrap();
+        assert!(!base.exists());
     }
 
     #[test]
@@ -310,6 +325,7 @@ mod tests {
         assert_eq!(list(&base).unwrap(), []);
         // Removable, so it was empty.
         fs::remove_dir(&base).unwrap();
+        assert_eq!(list(&base).unwrap(), []);
     }
 
     #[test]
