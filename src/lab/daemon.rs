@@ -1,10 +1,10 @@
 //! The real daemon on a host of the lab: its files, its start, its end.
 
-use super::control;
 use super::registry::start_time;
 use super::spec::{LISTEN_PORT, LabSpec};
 use super::{LabError, Stop, process};
 use crate::control::request::Request;
+use crate::io::client;
 use crate::io::netns::Netns;
 use crate::wire::key::{PublicKey, Secret};
 use std::fmt::Write as _;
@@ -148,7 +148,7 @@ impl Daemon {
     pub(super) fn wait_ready(&mut self, stop: &Stop) -> Result<(), LabError> {
         let deadline = Instant::now() + READY;
         loop {
-            if control::call(&self.files.socket(), &Request::Status).is_ok() {
+            if client::ask(&self.files.socket(), &Request::Status).is_ok() {
                 return Ok(());
             }
             let failed = |what| LabError::Daemon { host: self.host.clone(), what, log: log_tail(&self.files.log()) };

@@ -21,7 +21,6 @@
 
 pub mod bench;
 pub mod capture;
-pub mod control;
 pub mod daemon;
 pub mod datagrams;
 pub mod generator;
@@ -44,6 +43,7 @@ mod tests;
 
 use crate::config::PortAddress;
 use crate::control::request::{Attach, Request, Response};
+use crate::io::client::ClientError;
 use crate::io::netns::Netns;
 use crate::wire::cidr::Cidr;
 use daemon::{Daemon, PeerEntry};
@@ -86,6 +86,14 @@ pub enum LabError {
         what: String,
         /// The end of its log.
         log: String,
+    },
+    /// A daemon does not answer.
+    #[error("the daemon of {host} does not answer: {source}")]
+    Silent {
+        /// Its host.
+        host: String,
+        /// What happened.
+        source: ClientError,
     },
     /// A daemon refused a request.
     #[error("the daemon of {host} refused to {what}: {reason}")]

@@ -2,21 +2,22 @@
 //!
 //! Each lab has one directory, `BASE/NAME`, private to its user. In it `lab.json` says which process holds the lab
 //! and how to get into its hosts and containers: their namespaces are open files of that process and have no other
-//! name, so they end with it, whatever ends it. A directory whose process is gone is stale, and is removed by
-//! whoever next looks.
+//! name, so they end with it, whatever ends it.
+//!
+//! Whoever holds a lab holds a shared lock (flock(2)) on its directory, which the kernel releases when the holder ends
+//! in whichever way. A directory that nobody holds is stale, and is removed by whoever next looks. Making and looking
+//! exclude each other by a lock on `BASE`, which goes with the last lab in it.
 
 use super::LabError;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The longest name of a lab: a socket's path, of which it is a part, has at most 107 bytes.
 const MAX_NAME: usize = 32;
-/// How long a directory may be without `lab.json`: its lab is being built.
-const MAX_BUILD_SECONDS: u64 = 300;
 
 /// A lab as others see it: `lab.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +76,13 @@ impl LabState {
         start_time(self.pid).is_some_and(|started| started == self.started)
     }
 
+    /// The IPv4 address of the host or container called `name`.
+    pub fn address(&self, name: &str) -> Option<IpAddr> {
+        let hosts = self.hosts.iter().map(|host| (&host.name, host.v4));
+        let containers = self.hosts.iter().flat_map(|host| &host.containers).map(|found| (&found.name, found.v4));
+        hosts.chain(containers).find(|(known, _)| *known == name).map(|(_, address)| address.into())
+    }
+
     /// Whether it was named in full, like `h1` or `h1/c1`: the namespace's file, and the host's socket for a host.
     pub fn find(&self, name: &str) -> Option<(i32, Option<&Path>)> {
         self.hosts.iter().find_map(|host| {
@@ -90,6 +98,10 @@ impl LabState {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// Says that the lab is held.
+    _held: File,
+    /// Somebody else holds it as well, and removes it.
+    handed_over: bool,
 }
 
 impl RunDir {
@@ -100,10 +112,22 @@ impl RunDir {
     pub fn create(base: &Path, name: &str) -> Result<Self, LabError> {
         check_name(name)?;
         let failed = |path: &Path| LabError::io(format!("make {}", path.display()));
-        match DirBuilder::new().mode(0o700).create(base) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(base)(error)),
-            _ => {}
+        loop {
+            match DirBuilder::new().mode(0o700).create(base) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(base)(error)),
+                _ => {}
+            }
+            match Self::create_in(base, name) {
+                Ok(dir) => return Ok(dir),
+                // The last lab ended and took BASE with it: once more.
+                Err(LabError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
+    }
+
+    fn create_in(base: &Path, name: &str) -> Result<Self, LabError> {
+        let failed = |path: &Path| LabError::io(format!("make {}", path.display()));
         let found = fs::symlink_metadata(base).map_err(failed(base))?;
         // SAFETY: geteuid takes nothing and cannot fail.
         if !found.is_dir() || found.uid() != unsafe { libc::geteuid() } {
@@ -114,7 +138,7 @@ impl RunDir {
         tidy(base)?;
         let path = base.join(name);
         match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => Ok(Self { path }),
+            Ok(()) => Self::adopt(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(LabError::Refused(format!(
                 "a lab called {name} exists: choose another name with --name, or end it with `weft lab down --name {name}`"
             ))),
@@ -122,9 +146,19 @@ impl RunDir {
         }
     }
 
-    /// Takes over a directory that somebody made for us.
-    pub fn adopt(path: PathBuf) -> Self {
-        Self { path }
+    /// Takes over a directory that somebody made for us and still holds.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn adopt(path: PathBuf) -> Result<Self, LabError> {
+        let hold = || File::open(&path).and_then(|dir| dir.lock_shared().map(|()| dir));
+        let held = hold().map_err(LabError::io(format!("hold {}", path.display())))?;
+        Ok(Self { path, _held: held, handed_over: false })
+    }
+
+    /// Leaves the directory to whoever has adopted it.
+    pub fn hand_over(mut self) {
+        self.handed_over = true;
     }
 
     /// Where it is.
@@ -149,8 +183,11 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        // Whoever looks next removes what is left.
-        let _ = fs::remove_dir_all(&self.path);
+        if !self.handed_over {
+            // Whoever looks next removes what is left.
+            let _ = fs::remove_dir_all(&self.path);
+            self.path.parent().map(leave);
+        }
     }
 }
 
@@ -168,16 +205,21 @@ pub fn base() -> PathBuf {
     }
 }
 
-/// The labs that run, by name. Stale directories are removed.
+/// The labs that run and were published, by name. Stale directories are removed.
 ///
 /// # Errors
 /// The directory cannot be read; that it does not exist means there is no lab.
 pub fn list(base: &Path) -> Result<Vec<LabState>, LabError> {
-    if !base.exists() {
-        return Ok(Vec::new());
-    }
-    let _lock = lock(base)?;
-    tidy(base)
+    let look = || {
+        let _lock = lock(base)?;
+        tidy(base)
+    };
+    let labs = match look() {
+        Err(LabError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+        outcome => outcome?,
+    };
+    leave(base);
+    Ok(labs)
 }
 
 /// Held while directories are made or found stale: else one process could remove what another has just made anew.
@@ -190,20 +232,31 @@ fn lock(base: &Path) -> Result<File, LabError> {
     take().map_err(LabError::io(format!("lock {}", base.display())))
 }
 
+/// Removes the directory of all labs if there is none.
+fn leave(base: &Path) {
+    // It is refused as long as there is one.
+    let _ = fs::remove_dir(base);
+}
+
 /// Removes what is stale and returns what is not.
 fn tidy(base: &Path) -> Result<Vec<LabState>, LabError> {
     let entries = fs::read_dir(base).map_err(LabError::io(format!("read {}", base.display())))?;
     let mut labs = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()) {
-        match read(&path) {
-            Some(state) if state.is_alive() => labs.push(state),
-            Some(_) => drop(RunDir::adopt(path)),
-            None if is_old(&path) => drop(RunDir::adopt(path)),
-            None => {}
+        // A lab that is being built, and one that nobody else is meant to use, have no state.
+        if is_held(&path) {
+            labs.extend(read(&path));
+        } else {
+            // One that is not ours to remove stays; its name is taken then.
+            let _ = fs::remove_dir_all(&path);
         }
     }
     labs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(labs)
+}
+
+fn is_held(path: &Path) -> bool {
+    File::open(path).is_ok_and(|dir| dir.try_lock().is_err())
 }
 
 /// The running lab called `name`.
@@ -247,11 +300,6 @@ fn read(path: &Path) -> Option<LabState> {
     serde_json::from_slice(&fs::read(path.join("lab.json")).ok()?).ok()
 }
 
-fn is_old(path: &Path) -> bool {
-    let age = fs::metadata(path).and_then(|found| found.modified()).map(|time| time.elapsed().unwrap_or_default());
-    age.is_ok_and(|age| age.as_secs() > MAX_BUILD_SECONDS)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -280,20 +328,36 @@ mod tests {
         assert!(error.contains("running: two"), "{error}");
         assert_eq!(find(&base, "two").unwrap().pid, std::process::id());
         drop(two);
-        fs::remove_dir(&base).unwrap();
+        assert!(!base.exists());
     }
 
     #[test]
-    fn a_lab_whose_process_is_gone_is_tidied_up() {
+    fn a_lab_that_nobody_holds_is_tidied_up_whatever_its_state_says() {
         let base = own_base("stale");
-        for (name, pid, started) in [("gone", i32::MAX as u32, 1), ("another", std::process::id(), 1)] {
-            let dir = RunDir::create(&base, name).unwrap();
-            dir.publish(&LabState { started, ..state(name, pid) }).unwrap();
-            std::mem::forget(dir);
+        let held = RunDir::create(&base, "held").unwrap();
+        for name in ["gone", "never-built"] {
+            fs::create_dir_all(base.join(name).join("h1")).unwrap();
         }
+        fs::write(base.join("gone/lab.json"), serde_json::to_vec(&state("gone", std::process::id())).unwrap())
+            .unwrap();
         assert_eq!(list(&base).unwrap(), []);
-        // Removable, so it was empty.
-        fs::remove_dir(&base).unwrap();
+        let left: Vec<_> = fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["held"]);
+        drop(held);
+        assert!(!base.exists());
+    }
+
+    #[test]
+    fn a_lab_handed_over_is_its_new_holders() {
+        let base = own_base("handed");
+        let dir = RunDir::create(&base, "lab").unwrap();
+        let adopted = RunDir::adopt(dir.path().to_owned()).unwrap();
+        dir.hand_over();
+        adopted.publish(&state("lab", std::process::id())).unwrap();
+        assert_eq!(list(&base).unwrap().len(), 1);
+        drop(adopted);
+        assert!(!base.exists());
+        assert_eq!(list(&base).unwrap(), []);
     }
 
     #[test]

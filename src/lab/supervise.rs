@@ -3,10 +3,11 @@
 //! The supervisor is this program once more, in a session of its own, with the lab's directory as its argument. It
 //! tells the one who started it `ready` over its standard output, or what went wrong; then it waits for SIGTERM.
 
-use super::registry::{self, LabState, RunDir};
+use super::registry::{self, HostState, LabState, RunDir};
 use super::spec::LabSpec;
-use super::{Lab, LabError, Stop, control, privileges};
+use super::{Lab, LabError, Stop, privileges};
 use crate::control::request::{Request, Response};
+use crate::io::client::{self, ClientError};
 use crate::io::netns::Netns;
 use serde::Serialize;
 use std::convert::Infallible;
@@ -53,8 +54,7 @@ pub fn up(spec: &LabSpec) -> Result<LabState, LabError> {
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             if line == READY {
-                // The directory is the supervisor's from here on.
-                std::mem::forget(dir);
+                dir.hand_over();
                 return registry::find(&spec.base, &spec.name);
             }
             said.push_str(&line);
@@ -95,7 +95,7 @@ pub fn supervise(dir: PathBuf) -> Result<(), LabError> {
 }
 
 fn build(dir: PathBuf) -> Result<(Lab, Stop), LabError> {
-    let dir = RunDir::adopt(dir);
+    let dir = RunDir::adopt(dir)?;
     let path = dir.path().join("spec.json");
     let read = || -> io::Result<LabSpec> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
     let spec = read().map_err(LabError::io(format!("read {}", path.display())))?;
@@ -131,38 +131,47 @@ pub fn down(base: &Path, lab: &LabState) -> Result<(), LabError> {
     registry::list(base).map(drop)
 }
 
-/// Becomes `command` inside a host (`h1`) or container (`h1/c1`) of a lab. To be called before any thread exists.
+/// The namespace of a host (`h1`) or container (`h1/c1`) of a lab, and the control socket if it is a host. To be called
+/// before any thread exists.
 ///
 /// # Errors
-/// No such place or command, or not allowed. Otherwise it does not return.
-pub fn exec(lab: &LabState, place: &str, command: &[OsString]) -> Result<Infallible, LabError> {
-    let (netns_fd, socket) = lab.find(place).ok_or_else(|| {
+/// There is no such place, or it is not ours to enter.
+pub fn place<'a>(lab: &'a LabState, name: &str) -> Result<(Netns, Option<&'a Path>), LabError> {
+    let (netns_fd, socket) = lab.find(name).ok_or_else(|| {
         let names = lab.hosts.iter().flat_map(|host| {
             let containers = host.containers.iter().map(|container| container.name.as_str());
             std::iter::once(host.name.as_str()).chain(containers)
         });
         let names = names.collect::<Vec<_>>().join(", ");
-        LabError::Refused(format!("lab {} has no {place}: it has {names}", lab.name))
+        LabError::Refused(format!("lab {} has no {name}: it has {names}", lab.name))
     })?;
+    privileges::join(lab.pid)?;
+    let netns = Netns::open(Path::new(&format!("/proc/{}/fd/{netns_fd}", lab.pid)));
+    Ok((netns.map_err(LabError::io(format!("find {name}")))?, socket))
+}
+
+/// Becomes `command` inside a host or container of a lab. To be called before any thread exists.
+///
+/// # Errors
+/// No such place or command, or not allowed. Otherwise it does not return.
+pub fn exec(lab: &LabState, name: &str, command: &[OsString]) -> Result<Infallible, LabError> {
     let [program, arguments @ ..] = command else {
         return Err(LabError::Refused("there is no command to run: write it behind --".to_owned()));
     };
-    privileges::join(lab.pid)?;
-    let netns = Netns::open(Path::new(&format!("/proc/{}/fd/{netns_fd}", lab.pid)));
-    let netns = netns.map_err(LabError::io(format!("find {place}")))?;
+    let (netns, socket) = place(lab, name)?;
     // SAFETY: setns takes no pointer, and the descriptor is open.
     if unsafe { libc::setns(netns.as_fd().as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-        return Err(LabError::io(format!("enter {place}"))(io::Error::last_os_error()));
+        return Err(LabError::io(format!("enter {name}"))(io::Error::last_os_error()));
     }
     let mut command = Command::new(program);
     command.args(arguments);
     if let Some(socket) = socket {
         command.env("WEFT_SOCKET", socket);
     }
-    // `weft` is found in there, also where it is not installed.
+    // `weft` is this one in there, also where none or another is installed.
     if let Some(own) = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())) {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        if let Ok(path) = std::env::join_paths(std::env::split_paths(&path).chain([own])) {
+        if let Ok(path) = std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&path))) {
             command.env("PATH", path);
         }
     }
@@ -188,12 +197,12 @@ pub fn status(base: &Path, name: Option<&str>) -> Result<Vec<LabStatus>, LabErro
         Some(name) => vec![registry::find(base, name)?],
         None => registry::list(base)?,
     };
-    let daemon = |socket: &Path| match control::call(socket, &Request::Status) {
+    let daemon = |host: &HostState| match client::ask(&host.socket, &Request::Status) {
         Ok(Response::Status(_)) => "up".to_owned(),
         Ok(_) => "down: it answers nonsense".to_owned(),
+        Err(ClientError::NotRunning(_)) => format!("down: its log is {}", host.log.display()),
         Err(error) => format!("down: {error}"),
     };
-    let status =
-        |lab: LabState| LabStatus { daemons: lab.hosts.iter().map(|host| daemon(&host.socket)).collect(), lab };
+    let status = |lab: LabState| LabStatus { daemons: lab.hosts.iter().map(daemon).collect(), lab };
     Ok(labs.into_iter().map(status).collect())
 }

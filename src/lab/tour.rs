@@ -27,6 +27,8 @@ const IN_VAIN: Duration = Duration::from_millis(700);
 const LARGE: usize = 10_000;
 /// What is sent through the overlay and must not show on the underlay.
 const MARKER: &[u8] = b"this text is for the overlay's eyes only; ";
+/// The step that comes last, whatever happened before.
+const CLEAN_UP: &str = "clean-up";
 /// How many stations of [`MAIN`] an FDB has to show behind its own ports and behind peers is found from the lab; this
 /// is how long it may take.
 const LEARNED: Duration = Duration::from_secs(2);
@@ -88,7 +90,7 @@ pub fn run(spec: LabSpec, measure: Duration, stop: &Stop, progress: &mut dyn FnM
     if let (Some(lab), true) = (&mut lab, tour.held()) {
         tour.visit(lab, measure);
     }
-    tour.step("clean-up", || {
+    tour.step(CLEAN_UP, || {
         let begun = Instant::now();
         let daemons: Vec<u32> =
             lab.iter().flat_map(|lab| lab.hosts()).filter_map(|host| Some(host.daemon()?.pid())).collect();
@@ -114,6 +116,9 @@ impl Tour<'_> {
     where
         T: ToString,
     {
+        if self.stop.is_set() && name != CLEAN_UP && !self.report.steps.is_empty() {
+            return None;
+        }
         (self.progress)(Progress::Begin(name));
         let outcome = run();
         let (ok, detail) = match &outcome {
