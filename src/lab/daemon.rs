@@ -23,6 +23,8 @@ const READY: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
 /// How long a daemon may take to end on SIGTERM: it promises a second.
 const END: Duration = Duration::from_secs(3);
+/// Prefixes of every network's containers.
+const SUBNETS: &str = r#"["10.32.0.0/16", "fd00:32::/64"]"#;
 /// Lines of its log that are part of an error.
 const LOG_LINES: usize = 15;
 
@@ -100,7 +102,7 @@ pub(super) fn config(spec: &LabSpec, name: &str, files: &Files, peers: &[PeerEnt
     }
     for network in &spec.networks {
         let (name, vni, mtu) = (&network.name, network.vni, network.mtu);
-        let _ = writeln!(text, "\n[[network]]\nname = \"{name}\"\nvni = {vni}\nmtu = {mtu}");
+        let _ = writeln!(text, "\n[[network]]\nname = \"{name}\"\nvni = {vni}\nmtu = {mtu}\nsubnets = {SUBNETS}");
     }
     for peer in peers {
         let (name, public_key) = (&peer.name, peer.public_key);

@@ -96,8 +96,7 @@ impl Host {
     /// # Errors
     /// It does not answer. A refusal is an answer.
     pub fn control(&self, request: &Request) -> Result<Response, LabError> {
-        let silent = |source| LabError::Silent { host: self.name.clone(), source };
-        client::ask(&self.files.socket(), request).map_err(silent)
+        Ok(client::ask(&self.files.socket(), request)?)
     }
 }
 

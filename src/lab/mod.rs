@@ -87,14 +87,6 @@ pub enum LabError {
         /// The end of its log.
         log: String,
     },
-    /// A daemon does not answer.
-    #[error("the daemon of {host} does not answer: {source}")]
-    Silent {
-        /// Its host.
-        host: String,
-        /// What happened.
-        source: ClientError,
-    },
     /// A daemon refused a request.
     #[error("the daemon of {host} refused to {what}: {reason}")]
     Request {
@@ -105,6 +97,9 @@ pub enum LabError {
         /// Its reason.
         reason: String,
     },
+    /// A daemon does not answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// A ping failed.
     #[error("{from} → {to}: {source}")]
     Ping {

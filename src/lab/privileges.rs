@@ -24,14 +24,9 @@ pub fn acquire() -> Result<(), LabError> {
     match OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
         Ok(_) => Ok(()),
         Err(error) => {
-            let remedy = match error.raw_os_error() {
-                Some(libc::EACCES) => {
-                    "run the lab with sudo, or let every user use the device (sudo chmod 0666 /dev/net/tun)"
-                }
-                Some(libc::EPERM) => "give this container the device (--device /dev/net/tun)",
-                _ => {
-                    "load the tun module (sudo modprobe tun), or give this container the device (--device /dev/net/tun)"
-                }
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => "run this as root, or as root once: chmod 666 /dev/net/tun",
+                _ => "load the tun module, or give this container the device (--device /dev/net/tun)",
             };
             Err(LabError::Refused(format!("cannot open /dev/net/tun: {error}: {remedy}")))
         }

@@ -1,23 +1,24 @@
 //! Where labs keep their files, and which labs there are.
 //!
-//! Each lab has one directory, `BASE/NAME`, private to its user. In it `lab.json` says which process holds the lab
-//! and how to get into its hosts and containers: their namespaces are open files of that process and have no other
-//! name, so they end with it, whatever ends it.
-//!
-//! Whoever holds a lab holds a shared lock (flock(2)) on its directory, which the kernel releases when the holder ends
-//! in whichever way. A directory that nobody holds is stale, and is removed by whoever next looks. Making and looking
-//! exclude each other by a lock on `BASE`, which goes with the last lab in it.
+//! Each lab has one directory, `BASE/NAME`, private to its user. In it `owner` says which process holds the lab, and
+//! `lab.json`, once the lab is to be found by others, how to get into its hosts and containers: their namespaces are
+//! open files of that process and have no other name, so they end with it, whatever ends it. A directory whose
+//! process is gone is stale, and is removed by whoever next looks.
 
 use super::LabError;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The longest name of a lab: a socket's path, of which it is a part, has at most 107 bytes.
 const MAX_NAME: usize = 32;
+/// Describes a lab that is to be found.
+const STATE: &str = "lab.json";
+/// Says who holds a lab that is being built or is nobody else's business: `PID STARTED`.
+const OWNER: &str = "owner";
 
 /// A lab as others see it: `lab.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,10 +99,6 @@ impl LabState {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    /// Says that the lab is held.
-    _held: File,
-    /// Somebody else holds it as well, and removes it.
-    handed_over: bool,
 }
 
 impl RunDir {
@@ -112,29 +109,16 @@ impl RunDir {
     pub fn create(base: &Path, name: &str) -> Result<Self, LabError> {
         check_name(name)?;
         let failed = |path: &Path| LabError::io(format!("make {}", path.display()));
-        loop {
+        // The last lab of another process may take the directory with it between our making and our locking it.
+        let _lock = loop {
             match DirBuilder::new().mode(0o700).create(base) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(base)(error)),
                 _ => {}
             }
-            match Self::create_in(base, name) {
-                Ok(dir) => return Ok(dir),
-                // The last lab ended and took BASE with it: once more.
-                Err(LabError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            if let Some(lock) = lock(base)? {
+                break lock;
             }
-        }
-    }
-
-    fn create_in(base: &Path, name: &str) -> Result<Self, LabError> {
-        let failed = |path: &Path| LabError::io(format!("make {}", path.display()));
-        let found = fs::symlink_metadata(base).map_err(failed(base))?;
-        // SAFETY: geteuid takes nothing and cannot fail.
-        if !found.is_dir() || found.uid() != unsafe { libc::geteuid() } {
-            let text = format!("{} is not our directory: remove it, or set TMPDIR to another place", base.display());
-            return Err(LabError::Refused(text));
-        }
-        let _lock = lock(base)?;
+        };
         tidy(base)?;
         let path = base.join(name);
         match DirBuilder::new().mode(0o700).create(&path) {
@@ -146,19 +130,15 @@ impl RunDir {
         }
     }
 
-    /// Takes over a directory that somebody made for us and still holds.
+    /// Takes over a directory that somebody made for us.
     ///
     /// # Errors
-    /// It is not there.
+    /// The file system refused.
     pub fn adopt(path: PathBuf) -> Result<Self, LabError> {
-        let hold = || File::open(&path).and_then(|dir| dir.lock_shared().map(|()| dir));
-        let held = hold().map_err(LabError::io(format!("hold {}", path.display())))?;
-        Ok(Self { path, _held: held, handed_over: false })
-    }
-
-    /// Leaves the directory to whoever has adopted it.
-    pub fn hand_over(mut self) {
-        self.handed_over = true;
+        let dir = Self { path };
+        let pid = std::process::id();
+        dir.write(OWNER, format!("{pid} {}", start_time(pid).unwrap_or_default()).as_bytes())?;
+        Ok(dir)
     }
 
     /// Where it is.
@@ -166,15 +146,20 @@ impl RunDir {
         &self.path
     }
 
-    /// Publishes the lab. Readers see the whole or nothing.
+    /// Lets others find the lab.
     ///
     /// # Errors
     /// The file system refused.
     pub fn publish(&self, state: &LabState) -> Result<(), LabError> {
-        let (partial, whole) = (self.path.join("lab.json.new"), self.path.join("lab.json"));
+        let text = serde_json::to_vec_pretty(state).map_err(io::Error::from);
+        self.write(STATE, &text.map_err(LabError::io("describe the lab"))?)
+    }
+
+    /// Writes a file that readers see whole or not at all.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), LabError> {
+        let (partial, whole) = (self.path.join(format!("{name}.new")), self.path.join(name));
         let write = || {
-            fs::write(&partial, serde_json::to_vec_pretty(state)?)?;
-            fs::set_permissions(&partial, Permissions::from_mode(0o600))?;
+            fs::write(&partial, bytes)?;
             fs::rename(&partial, &whole)
         };
         write().map_err(LabError::io(format!("write {}", whole.display())))
@@ -183,10 +168,13 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        if !self.handed_over {
-            // Whoever looks next removes what is left.
-            let _ = fs::remove_dir_all(&self.path);
-            self.path.parent().map(leave);
+        // Whoever looks next removes what is left.
+        let _ = fs::remove_dir_all(&self.path);
+        if let Some(base) = self.path.parent() {
+            // The last lab takes the directory of all labs with it; while there are others it is not empty.
+            let lock = lock(base);
+            let _ = fs::remove_dir(base);
+            drop(lock);
         }
     }
 }
@@ -205,37 +193,36 @@ pub fn base() -> PathBuf {
     }
 }
 
-/// The labs that run and were published, by name. Stale directories are removed.
+/// The labs that run, by name. Stale directories are removed.
 ///
 /// # Errors
 /// The directory cannot be read; that it does not exist means there is no lab.
 pub fn list(base: &Path) -> Result<Vec<LabState>, LabError> {
-    let look = || {
-        let _lock = lock(base)?;
-        tidy(base)
-    };
-    let labs = match look() {
-        Err(LabError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
-        outcome => outcome?,
-    };
-    leave(base);
-    Ok(labs)
+    match lock(base)? {
+        Some(_lock) => tidy(base),
+        None => Ok(Vec::new()),
+    }
 }
 
-/// Held while directories are made or found stale: else one process could remove what another has just made anew.
-fn lock(base: &Path) -> Result<File, LabError> {
-    let take = || {
-        let file = File::open(base)?;
-        file.lock()?;
-        Ok(file)
+/// Held while directories are made, found stale or given up: else one process could remove what another has just
+/// made anew. `None` when there is no directory.
+fn lock(base: &Path) -> Result<Option<File>, LabError> {
+    let refused = || LabError::io(format!("lock {}", base.display()));
+    // O_NOFOLLOW: a link that somebody left in /tmp leads where he wants.
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(base) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(refused()(error)),
     };
-    take().map_err(LabError::io(format!("lock {}", base.display())))
-}
-
-/// Removes the directory of all labs if there is none.
-fn leave(base: &Path) {
-    // It is refused as long as there is one.
-    let _ = fs::remove_dir(base);
+    let held = file.metadata().map_err(refused())?;
+    // SAFETY: geteuid takes nothing and cannot fail.
+    if held.uid() != unsafe { libc::geteuid() } {
+        let text = format!("{} is not our directory: remove it, or set TMPDIR to another place", base.display());
+        return Err(LabError::Refused(text));
+    }
+    file.lock().map_err(refused())?;
+    let is_there = fs::symlink_metadata(base).is_ok_and(|found| found.ino() == held.ino());
+    Ok(is_there.then_some(file))
 }
 
 /// Removes what is stale and returns what is not.
@@ -243,20 +230,15 @@ fn tidy(base: &Path) -> Result<Vec<LabState>, LabError> {
     let entries = fs::read_dir(base).map_err(LabError::io(format!("read {}", base.display())))?;
     let mut labs = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()) {
-        // A lab that is being built, and one that nobody else is meant to use, have no state.
-        if is_held(&path) {
-            labs.extend(read(&path));
-        } else {
-            // One that is not ours to remove stays; its name is taken then.
+        if !owner_lives(&path) {
+            // What cannot be removed is not in the way of anything but its own name, and is met again there.
             let _ = fs::remove_dir_all(&path);
+        } else if let Some(state) = read(&path) {
+            labs.push(state);
         }
     }
     labs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(labs)
-}
-
-fn is_held(path: &Path) -> bool {
-    File::open(path).is_ok_and(|dir| dir.try_lock().is_err())
 }
 
 /// The running lab called `name`.
@@ -297,7 +279,13 @@ pub fn start_time(pid: u32) -> Option<u64> {
 }
 
 fn read(path: &Path) -> Option<LabState> {
-    serde_json::from_slice(&fs::read(path.join("lab.json")).ok()?).ok()
+    serde_json::from_slice(&fs::read(path.join(STATE)).ok()?).ok()
+}
+
+fn owner_lives(path: &Path) -> bool {
+    let text = fs::read_to_string(path.join(OWNER)).unwrap_or_default();
+    let owner = text.split_once(' ').and_then(|(pid, started)| Some((pid.parse().ok()?, started.parse().ok()?)));
+    owner.is_some_and(|(pid, started): (u32, u64)| start_time(pid) == Some(started))
 }
 
 #[cfg(test)]
@@ -332,31 +320,18 @@ mod tests {
     }
 
     #[test]
-    fn a_lab_that_nobody_holds_is_tidied_up_whatever_its_state_says() {
+    fn a_lab_whose_process_is_gone_is_tidied_up() {
         let base = own_base("stale");
-        let held = RunDir::create(&base, "held").unwrap();
-        for name in ["gone", "never-built"] {
-            fs::create_dir_all(base.join(name).join("h1")).unwrap();
+        for (name, owner) in [("gone", "2147483647 1".to_owned()), ("other", format!("{} 1", std::process::id()))] {
+            let dir = RunDir::create(&base, name).unwrap();
+            dir.publish(&state(name, std::process::id())).unwrap();
+            dir.write(OWNER, owner.as_bytes()).unwrap();
+            std::mem::forget(dir);
         }
-        fs::write(base.join("gone/lab.json"), serde_json::to_vec(&state("gone", std::process::id())).unwrap())
-            .unwrap();
+        fs::create_dir(base.join("half-made")).unwrap();
         assert_eq!(list(&base).unwrap(), []);
-        let left: Vec<_> = fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["held"]);
-        drop(held);
-        assert!(!base.exists());
-    }
-
-    #[test]
-    fn a_lab_handed_over_is_its_new_holders() {
-        let base = own_base("handed");
-        let dir = RunDir::create(&base, "lab").unwrap();
-        let adopted = RunDir::adopt(dir.path().to_owned()).unwrap();
-        dir.hand_over();
-        adopted.publish(&state("lab", std::process::id())).unwrap();
-        assert_eq!(list(&base).unwrap().len(), 1);
-        drop(adopted);
-        assert!(!base.exists());
+        // Removable, so it was empty.
+        fs::remove_dir(&base).unwrap();
         assert_eq!(list(&base).unwrap(), []);
     }
 
