@@ -141,7 +141,9 @@ impl Switch {
                 out.notify(Event::Message(peer.id, staging.bytes(range)));
                 Ok(())
             }
-            Inner::Frame { vni, partial, range } => self.from_peer(now, topology, peer, vni, partial, range, staging),
+            Inner::Frame { vni, partial, range } => {
+                self.peer_frame(now, topology, peer, vni, partial, range, staging)
+            }
         }
     }
 
@@ -180,7 +182,7 @@ impl Switch {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the frame and everything it meets")]
-    fn from_peer(
+    fn peer_frame(
         &self,
         now: Instant,
         topology: &Topology,
