@@ -1,12 +1,439 @@
-//! `weft lab` (skeleton).
+//! `weft lab …`: the arguments, and what is shown of a tour, a bench and the labs that run.
+//!
+//! What people read while something runs goes to standard error when `--json` is given, so that standard output has
+//! the JSON and nothing else.
 
+use crate::lab::link::LinkSettings;
+use crate::lab::report::table;
+use crate::lab::spec::{LabSpec, Underlay};
+use crate::lab::supervise::{self, LabStatus};
+use crate::lab::{LabError, Stop, bench, privileges, registry, tour};
+use clap::{Args, Subcommand, ValueHint};
+use serde::Serialize;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// `weft lab`.
-#[derive(Debug, clap::Args)]
-pub struct LabArgs {}
+/// The name of a lab that was given none.
+const DEFAULT_NAME: &str = "lab";
+/// Keys of `[offload]`.
+const OFFLOADS: [&str; 6] = ["tap_checksum", "tap_tso", "tap_uso", "merge", "udp_segment", "udp_gro"];
 
-/// Runs the lab.
-pub fn run(_args: LabArgs) -> ExitCode {
+/// Hosts and containers on this one machine, to try weft with. Without a command: the tour.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LabArgs {
+    #[command(subcommand)]
+    command: Option<LabCommand>,
+    #[command(flatten)]
+    tour: TourArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum LabCommand {
+    /// Start a lab and leave it running
+    Up(UpArgs),
+    /// Run a command inside a host or container of a lab
+    Exec(ExecArgs),
+    /// Show the labs that run
+    Status(StatusArgs),
+    /// End a lab
+    Down(DownArgs),
+    /// Measure, and compare with the bare path
+    Bench(BenchArgs),
+    /// Hold a lab (started by `up`)
+    #[command(hide = true)]
+    Supervise {
+        /// The lab's directory.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct TourArgs {
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+    /// How long each measurement lasts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+}
+
+#[derive(Debug, Args)]
+struct PathArgs {
+    /// MTU of the containers' ports
+    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
+    mtu: u16,
+    /// MTU of the underlay
+    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
+    underlay_mtu: u16,
+    /// Let the hosts reach each other by IPv6
+    #[arg(long)]
+    ipv6_underlay: bool,
+    /// Switch an offload off
+    #[arg(long, value_name = "NAME", value_parser = OFFLOADS)]
+    offload_off: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    /// The lab's name
+    #[arg(long, default_value = DEFAULT_NAME)]
+    name: String,
+    /// How many hosts
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    hosts: usize,
+    /// How many containers each
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    containers: usize,
+    #[command(flatten)]
+    path: PathArgs,
+    #[command(flatten)]
+    link: LinkArgs,
+}
+
+/// Any of these puts the hosts on the lab's own wire instead of a kernel bridge.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Impaired underlay")]
+struct LinkArgs {
+    /// Per cent of the underlay's frames that vanish
+    #[arg(long, value_name = "PERCENT", value_parser = per_cent)]
+    loss: Option<f64>,
+    /// Per cent that arrive twice
+    #[arg(long, value_name = "PERCENT", value_parser = per_cent)]
+    duplicate: Option<f64>,
+    /// Per cent that later ones overtake
+    #[arg(long, value_name = "PERCENT", value_parser = per_cent)]
+    reorder: Option<f64>,
+    /// How long each frame is under way
+    #[arg(long, value_name = "MS")]
+    delay: Option<u64>,
+    /// Up to this much more, by chance
+    #[arg(long, value_name = "MS")]
+    jitter: Option<u64>,
+    /// The largest packet that passes; larger ones vanish without an ICMP
+    #[arg(long, value_name = "BYTES")]
+    max_packet: Option<usize>,
+    /// Where chance begins: the same seed, the same luck
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct ExecArgs {
+    /// The lab's name
+    #[arg(long, default_value = DEFAULT_NAME)]
+    name: String,
+    /// A host (h1) or a container (h1/c1)
+    place: String,
+    /// What to run there
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_hint = ValueHint::CommandWithArguments)]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// Only the lab of this name
+    #[arg(long)]
+    name: Option<String>,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct DownArgs {
+    /// The lab's name
+    #[arg(long, default_value = DEFAULT_NAME, conflicts_with = "all")]
+    name: String,
+    /// End all labs
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// How long each measurement lasts
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// How many TCP streams the measurement with several has
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    streams: usize,
+    /// Let iperf3 measure as well
+    #[arg(long)]
+    iperf3: bool,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    path: PathArgs,
+}
+
+/// Runs `weft lab …`. There must be no second thread yet.
+pub fn run(args: LabArgs) -> ExitCode {
+    let outcome = match args.command {
+        None => return show_tour(&args.tour),
+        Some(LabCommand::Up(args)) => up(&args),
+        Some(LabCommand::Exec(args)) => exec(&args),
+        Some(LabCommand::Status(args)) => status(&args),
+        Some(LabCommand::Down(args)) => down(&args),
+        Some(LabCommand::Bench(args)) => show_bench(&args),
+        Some(LabCommand::Supervise { dir }) => supervise::supervise(dir),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &LabError) -> ExitCode {
+    eprintln!("weft: {error}");
     ExitCode::FAILURE
+}
+
+fn show_tour(args: &TourArgs) -> ExitCode {
+    let spec = tour::spec(format!("tour-{}", std::process::id()));
+    let stop = match ready() {
+        Ok(stop) => stop,
+        Err(error) => {
+            if args.json {
+                let step = tour::Step { name: "hosts and daemons".to_owned(), ok: false, detail: error.to_string() };
+                print_json(&tour::Report { steps: vec![step], ..Default::default() });
+            }
+            return failed(&error);
+        }
+    };
+    let mut progress = |progress: tour::Progress<'_>| match progress {
+        tour::Progress::Begin(name) => tell(args.json, &format!("{name:28}")),
+        tour::Progress::End(step) if step.ok => tell(args.json, &format!("{}\n", step.detail)),
+        tour::Progress::End(step) => tell(args.json, &format!("FAILED: {}\n", step.detail)),
+    };
+    let report = tour::run(spec, Duration::from_secs(args.seconds), &stop, &mut progress);
+    if args.json {
+        print_json(&report);
+    } else {
+        print(&tour_text(&report));
+    }
+    if stop.is_set() {
+        return failed(&LabError::Interrupted);
+    }
+    if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tour_text(report: &tour::Report) -> String {
+    let mut text = String::new();
+    if !report.fdb.is_empty() {
+        let row = |entry: &crate::control::request::FdbEntry| {
+            vec![entry.network.clone(), entry.mac.to_string(), entry.at.clone(), entry.kind.clone()]
+        };
+        let rows: Vec<_> = report.fdb.iter().map(row).collect();
+        text.push_str(&format!("\nThe FDB of h1:\n{}", table(&["NETWORK", "STATION", "AT", "KIND"], &rows)));
+    }
+    let row = |step: &tour::Step| {
+        vec![step.name.clone(), if step.ok { "ok" } else { "FAILED" }.to_owned(), step.detail.clone()]
+    };
+    let rows: Vec<_> = report.steps.iter().map(row).collect();
+    text.push_str(&format!("\n{}", table(&["STEP", "", "FIGURE"], &rows)));
+    if report.ok {
+        text.push_str("\nEvery step held. To play: weft lab up\n");
+    }
+    text
+}
+
+fn up(args: &UpArgs) -> Result<(), LabError> {
+    let mut spec = LabSpec::new(&args.name, args.hosts, args.containers);
+    args.path.apply(&mut spec);
+    if let Some(settings) = args.link.settings() {
+        spec.underlay = Underlay::Impaired(settings, args.link.seed);
+    }
+    let lab = supervise::up(&spec)?;
+    let option = if args.name == DEFAULT_NAME { String::new() } else { format!(" --name {}", args.name) };
+    let first = lab.hosts.first().and_then(|host| host.containers.first());
+    let last = lab.hosts.last().and_then(|host| host.containers.last());
+    let mut text = format!("Lab {} is up: {} hosts.\n\n", lab.name, lab.hosts.len());
+    if let (Some(from), Some(to)) = (first, last) {
+        text.push_str(&format!("  weft lab exec{option} {} -- ping {}\n", from.name, to.v4));
+    }
+    text.push_str(&format!("  weft lab exec{option} h1 -- weft status\n"));
+    text.push_str(&format!("  weft lab status{option}\n  weft lab down{option}\n"));
+    print(&text);
+    Ok(())
+}
+
+fn exec(args: &ExecArgs) -> Result<(), LabError> {
+    let lab = registry::find(&registry::base(), &args.name)?;
+    match supervise::exec(&lab, &args.place, &args.command)? {}
+}
+
+fn status(args: &StatusArgs) -> Result<(), LabError> {
+    let labs = supervise::status(&registry::base(), args.name.as_deref())?;
+    if args.json {
+        print_json(&labs);
+        return Ok(());
+    }
+    if labs.is_empty() {
+        print("No lab is running. Start one: weft lab up\n");
+    }
+    for LabStatus { lab, daemons } in &labs {
+        let mut rows = Vec::new();
+        for (host, daemon) in lab.hosts.iter().zip(daemons) {
+            let addresses = format!("{}, {}", host.v4, host.v6);
+            rows.push(vec![host.name.clone(), addresses, format!("daemon {daemon}")]);
+            for container in &host.containers {
+                let addresses = format!("{}, {}", container.v4, container.v6);
+                rows.push(vec![container.name.clone(), addresses, format!("network {}", container.network)]);
+            }
+        }
+        print(&format!(
+            "Lab {}, held by process {}\n{}\n",
+            lab.name,
+            lab.pid,
+            table(&["WHERE", "ADDRESSES", ""], &rows)
+        ));
+    }
+    Ok(())
+}
+
+fn down(args: &DownArgs) -> Result<(), LabError> {
+    let base = registry::base();
+    let labs = if args.all { registry::list(&base)? } else { vec![registry::find(&base, &args.name)?] };
+    for lab in &labs {
+        supervise::down(&base, lab)?;
+        print(&format!("Lab {} is gone.\n", lab.name));
+    }
+    Ok(())
+}
+
+fn show_bench(args: &BenchArgs) -> Result<(), LabError> {
+    let mut lab = bench::spec(format!("bench-{}", std::process::id()));
+    args.path.apply(&mut lab);
+    let stop = ready()?;
+    let measure = Duration::from_secs(args.seconds);
+    let spec = bench::BenchSpec { lab, measure, streams: args.streams.max(1), iperf3: args.iperf3 };
+    let report = bench::run(spec, &stop, &mut |what| tell(true, &format!("{what} …\n")))?;
+    if args.json {
+        print_json(&report);
+        return Ok(());
+    }
+    let row = |figure: &bench::Figure| {
+        let bare = figure.bare.map_or_else(String::new, |bare| format!("{bare:.2}"));
+        let percent = figure.percent_of_bare.map_or_else(String::new, |percent| format!("{percent:.0} %"));
+        vec![figure.name.clone(), format!("{:.2}", figure.value), figure.unit.to_owned(), bare, percent]
+    };
+    let rows: Vec<_> = report.figures.iter().map(row).collect();
+    let mut text = table(&["FIGURE", "WEFT", "", "BARE PATH", "SHARE"], &rows);
+    text.push_str(&format!("\n{}\n{}\n", report.machine, report.settings));
+    for note in &report.notes {
+        text.push_str(&format!("{note}\n"));
+    }
+    print(&text);
+    Ok(())
+}
+
+/// Gets the rights the lab needs, and a flag that Ctrl-C sets.
+fn ready() -> Result<Stop, LabError> {
+    privileges::acquire()?;
+    Stop::on_signals().map_err(LabError::io("handle signals"))
+}
+
+impl PathArgs {
+    fn apply(&self, spec: &mut LabSpec) {
+        spec.underlay_mtu = self.underlay_mtu;
+        spec.ipv6_underlay = self.ipv6_underlay;
+        spec.offload_off.clone_from(&self.offload_off);
+        spec.networks.iter_mut().for_each(|network| network.mtu = self.mtu);
+    }
+}
+
+impl LinkArgs {
+    /// What the link should do; `None` when nothing was asked for.
+    fn settings(&self) -> Option<LinkSettings> {
+        let wanted = LinkSettings {
+            loss: self.loss.unwrap_or_default(),
+            duplicate: self.duplicate.unwrap_or_default(),
+            reorder: self.reorder.unwrap_or_default(),
+            delay: Duration::from_millis(self.delay.unwrap_or_default()),
+            jitter: Duration::from_millis(self.jitter.unwrap_or_default()),
+            max_packet: self.max_packet,
+            ..Default::default()
+        };
+        (wanted != LinkSettings::default()).then_some(wanted)
+    }
+}
+
+fn per_cent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse() {
+        Ok(share) if (0.0..=100.0).contains(&share) => Ok(share),
+        _ => Err("it is a number from 0 to 100".to_owned()),
+    }
+}
+
+/// Says something while work goes on. A reader that has gone away is no reason to stop and leave a lab behind.
+fn tell(to_stderr: bool, text: &str) {
+    let _ = if to_stderr {
+        io::stderr().write_all(text.as_bytes())
+    } else {
+        let mut out = io::stdout();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    };
+}
+
+fn print(text: &str) {
+    tell(false, text);
+}
+
+fn print_json(value: &impl Serialize) {
+    // These types have no map with keys other than text, so this cannot fail.
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    print(&format!("{text}\n"));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Weft {
+        #[command(flatten)]
+        lab: LabArgs,
+    }
+
+    fn parse(line: &str) -> Result<LabArgs, clap::Error> {
+        Weft::try_parse_from(std::iter::once("lab").chain(line.split_whitespace())).map(|weft| weft.lab)
+    }
+
+    #[test]
+    fn the_command_lines_of_the_documentation_are_understood() {
+        let args = parse("--json --seconds 1").unwrap();
+        assert!(args.command.is_none() && args.tour.json && args.tour.seconds == 1);
+        let Some(LabCommand::Exec(args)) = parse("exec h1/c1 -- ping -c 1 10.32.2.1").unwrap().command else {
+            panic!("exec");
+        };
+        assert_eq!((args.place.as_str(), args.command.len()), ("h1/c1", 4));
+        let Some(LabCommand::Up(args)) = parse("up --hosts 4 --loss 5% --delay 10 --mtu 9000").unwrap().command
+        else {
+            panic!("up");
+        };
+        let settings = args.link.settings().unwrap();
+        assert_eq!((settings.loss, settings.delay), (5.0, Duration::from_millis(10)));
+        parse("bench --iperf3 --offload-off tap_tso --offload-off merge").unwrap();
+        parse("down --all").unwrap();
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in ["up --loss 101", "up --loss x", "exec h1", "bench --offload-off speed", "down --all --name x"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_unimpaired_underlay_is_the_bridge() {
+        let Some(LabCommand::Up(args)) = parse("up").unwrap().command else { panic!("up") };
+        assert_eq!(args.link.settings(), None);
+    }
 }

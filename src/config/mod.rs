@@ -267,9 +267,6 @@ impl From<PortAddress> for String {
     }
 }
 
-/// How a refusal begins when the target of an attach is not there, so that trying again later may help:
-/// `weft attach --wait` does.
-
 /// Whose network namespace a port goes to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

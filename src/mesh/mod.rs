@@ -14,8 +14,11 @@
 //! `P` is whatever the caller names peers by. Time is what has passed since the daemon started.
 
 pub mod path;
+#[cfg(test)]
+mod tests;
 
 use crate::wire::message::{self, Message};
+use crate::wire::vxlan::{IPV4_LEN, UDP_LEN};
 use crate::wire::{UNDERLAY_OVERHEAD_V4, UNDERLAY_OVERHEAD_V6, WIREGUARD_OVERHEAD};
 use path::{Basis, PathMtu};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,9 +37,6 @@ pub const MAX_MESSAGES_PER_SECOND: u32 = 64;
 /// Messages that wait to be taken; more are lost, as the network may lose them. Enough for a hello and a probe to
 /// each of two thousand peers at once.
 const MAX_QUEUED: usize = 4096;
-
-/// IPv4 and UDP headers in front of a message.
-const IPV4_UDP: usize = 28;
 
 /// The largest inner packet whose datagram fits `path_mtu`.
 pub fn inner_limit(path_mtu: u16, underlay_v6: bool) -> usize {
@@ -60,7 +60,7 @@ pub struct Link {
 /// What a peer said of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
-    /// What it can do, one bit each; see [`message`].
+    /// What it can do, one bit each, like [`message::PARTIAL_CHECKSUM`].
     pub capabilities: u32,
     /// VNIs of its networks, ascending.
     pub networks: Vec<u32>,
@@ -86,13 +86,14 @@ pub struct PeerView<'a> {
 /// What the control plane has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output<P> {
-    /// Put a packet into the tunnel, whole: it has "don't fragment" set, and a probe in pieces would prove nothing.
-    /// If the kernel refuses it for its size, [`Mesh::too_big`] wants to know.
+    /// Put a packet into the tunnel. If the kernel refuses it for its size, [`Mesh::too_big`] wants to know.
     Send {
         /// Whose tunnel.
         peer: P,
         /// The inner IPv4 packet.
         packet: Vec<u8>,
+        /// It must not be fragmented, whatever [`PeerView::inner_limit`] says: a probe in pieces proves nothing.
+        whole: bool,
     },
     /// A peer's greeting or path MTU is another: publish [`Mesh::peer`].
     Changed {
@@ -228,7 +229,7 @@ impl<P: Copy + Ord> Mesh<P> {
                 }
             }
             Ok(Message::Probe { token }) => {
-                let size = u16::try_from(payload.len() + IPV4_UDP).unwrap_or(u16::MAX);
+                let size = u16::try_from(payload.len() + IPV4_LEN + UDP_LEN).unwrap_or(u16::MAX);
                 self.queue(id, Message::ProbeAck { token, size }, None);
             }
             Ok(Message::ProbeAck { token, .. }) => self.with_peer(now, id, |peer| {
@@ -259,10 +260,8 @@ impl<P: Copy + Ord> Mesh<P> {
         loop {
             let (id, message, size) = self.queue.pop_front()?;
             if let Some(Peer { link, up: true, .. }) = self.peers.get(&id) {
-                return Some(Output::Send {
-                    peer: id,
-                    packet: message::packet(&message, link.ours, link.theirs, size),
-                });
+                let packet = message::packet(&message, link.ours, link.theirs, size);
+                return Some(Output::Send { peer: id, packet, whole: size.is_some() });
             }
         }
     }

@@ -38,7 +38,7 @@ impl Pipe {
                 }
             }
             let arrival = self.coming.front().map(|(at, _)| *at);
-            let next = [arrival, self.path.next_deadline()].into_iter().flatten().min().unwrap_or(end);
+            let next = [arrival, self.path.next_deadline()].into_iter().flatten().min().unwrap_or(Duration::MAX);
             assert!(next >= self.now, "a deadline in the past that poll did not serve");
             if next > end {
                 self.now = end;

@@ -1,0 +1,115 @@
+//! The lab without daemons: what hosts see of each other over the bridge and over the impaired wire.
+
+#![allow(clippy::unwrap_used)]
+use super::ping::{PingError, Pinger};
+use super::*;
+use std::sync::atomic::AtomicUsize;
+
+const SOON: Duration = Duration::from_secs(5);
+const BRIEF: Duration = Duration::from_millis(250);
+
+/// Hosts without daemons, or a reason printed and `None`.
+fn laid(change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    if let Err(error) = Netns::create() {
+        eprintln!("skipped: {error}");
+        return None;
+    }
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let mut spec = LabSpec::new(format!("unit-{}-{number}", std::process::id()), 2, 1);
+    change(&mut spec);
+    Some(Lab::lay(spec).unwrap())
+}
+
+fn ping(lab: &Lab, to: IpAddr, size: usize, patience: Duration) -> Result<Duration, PingError> {
+    Pinger::open(&lab.host(1).netns, to, None)?.until(size, patience)
+}
+
+#[test]
+fn hosts_on_the_bridge_reach_each_other_unless_the_cable_is_pulled() {
+    let Some(mut lab) = laid(|_| {}) else { return };
+    let (v4, v6) = (IpAddr::V4(lab.host(2).v4), IpAddr::V6(lab.host(2).v6));
+    ping(&lab, v4, 5000, SOON).unwrap();
+    ping(&lab, v6, 5000, SOON).unwrap();
+    lab.set_cable(2, false).unwrap();
+    ping(&lab, v4, 56, BRIEF).unwrap_err();
+    lab.set_cable(2, true).unwrap();
+    ping(&lab, v4, 56, SOON).unwrap();
+
+    lab.readdress(2, Ipv4Addr::new(192, 0, 2, 77), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 77)).unwrap();
+    ping(&lab, v4, 56, BRIEF).unwrap_err();
+    ping(&lab, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)), 56, SOON).unwrap();
+}
+
+#[test]
+fn traffic_crosses_the_bridge_and_a_capture_there_finds_it() {
+    let Some(lab) = laid(|spec| spec.underlay_mtu = 9000) else { return };
+    let (from, to) = (&lab.host(1).netns, &lab.host(2).netns);
+    let address = (lab.host(2).v4, 0).into();
+    let (brief, stop) = (Duration::from_millis(200), Stop::default());
+    let capture = capture::Capture::start(lab.underlay_netns().unwrap(), &[51820], b"weft's marker").unwrap();
+    let bulk = generator::bulk_tcp(from, to, address, 2, brief, &stop).unwrap();
+    assert!(bulk.gbps() > 0.1, "{bulk:?}");
+    let sizes = [0, 1, 1472, 1473, 30_000].into_iter();
+    assert_eq!(datagrams::every_size(from, to, address, sizes, &stop).unwrap(), 5);
+    let seen = capture.finish().unwrap();
+    assert!(seen.findings > 10 && seen.wireguard() == 0, "{seen}");
+    assert!(seen.described[0].starts_with("TCP 192.0.2.1 → 192.0.2.2"), "{seen}");
+    assert!(seen.described.len() <= 10);
+}
+
+#[test]
+fn the_impaired_wire_loses_delays_cuts_and_swallows_large_packets() {
+    let settings = LinkSettings { delay: Duration::from_millis(20), ..Default::default() };
+    let Some(lab) = laid(|spec| spec.underlay = spec::Underlay::Impaired(settings, 1)) else { return };
+    let (v4, v6) = (IpAddr::V4(lab.host(2).v4), IpAddr::V6(lab.host(2).v6));
+    let delay = ping(&lab, v4, 1400, SOON).unwrap();
+    assert!(delay >= Duration::from_millis(40), "{delay:?}");
+    ping(&lab, v6, 1400, SOON).unwrap();
+
+    lab.change_link(|link| link.max_packet = Some(1300)).unwrap();
+    ping(&lab, v4, 1272, SOON).unwrap();
+    ping(&lab, v4, 1273, BRIEF).unwrap_err();
+
+    lab.change_link(|link| *link = LinkSettings { loss: 100.0, ..Default::default() }).unwrap();
+    ping(&lab, v4, 56, BRIEF).unwrap_err();
+    lab.change_link(|link| link.loss = 20.0).unwrap();
+    ping(&lab, v4, 56, SOON).unwrap();
+
+    lab.set_cable(2, false).unwrap();
+    ping(&lab, v4, 56, BRIEF).unwrap_err();
+    lab.set_cable(2, true).unwrap();
+    ping(&lab, v4, 56, SOON).unwrap();
+}
+
+#[test]
+fn tcp_arrives_whole_over_a_wire_that_loses_doubles_and_reorders() {
+    let settings = LinkSettings { loss: 1.0, duplicate: 2.0, reorder: 2.0, ..Default::default() };
+    let Some(lab) = laid(|spec| spec.underlay = spec::Underlay::Impaired(settings, 2)) else { return };
+    let (from, to) = (&lab.host(1).netns, &lab.host(2).netns);
+    let address = (lab.host(2).v4, 0).into();
+    let bulk = generator::bulk_tcp(from, to, address, 1, Duration::from_millis(300), &Stop::default()).unwrap();
+    assert!(bulk.bytes > 100_000, "{bulk:?}");
+}
+
+#[test]
+fn a_lab_leaves_nothing_behind() {
+    let Some(lab) = laid(|_| {}) else { return };
+    lab.publish().unwrap();
+    let (dir, base, name) = (lab.dir().to_owned(), lab.spec().base.clone(), lab.spec().name.clone());
+    let state = registry::find(&base, &name).unwrap();
+    assert_eq!(state.find("h2/c1").unwrap(), (lab.container(2, 1).netns.as_fd().as_raw_fd(), None));
+    assert_eq!(state.find("h3"), None);
+    let config = std::fs::read_to_string(lab.host(1).files.config()).unwrap();
+    assert!(config.contains(&lab.host(2).public_key.to_string()), "{config}");
+    drop(lab);
+    assert!(!dir.exists());
+    assert!(registry::find(&base, &name).is_err());
+}
+
+#[test]
+fn a_daemon_that_cannot_start_is_reported_and_the_lab_is_gone() {
+    let Some(mut lab) = laid(|spec| spec.weft = "/bin/false".into()) else { return };
+    let error = lab.start_daemons(&Stop::default()).unwrap_err().to_string();
+    assert!(error.contains("the daemon of h1 ended at its start (exit status: 1)"), "{error}");
+}

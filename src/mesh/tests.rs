@@ -1,0 +1,321 @@
+//! Two members, a lossy pipe between them, and virtual time.
+
+#![allow(clippy::unwrap_used)]
+
+use super::path::{BASE, CANDIDATES, DETECTION};
+use super::*;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// What stands in front of a message.
+const HEADERS: usize = IPV4_LEN + UDP_LEN;
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 64, 0, 1), Ipv4Addr::new(100, 64, 0, 2)];
+
+fn link(from: usize) -> Link {
+    Link { ours: ADDRESSES[from], theirs: ADDRESSES[1 - from], path_mtu: None, underlay_v6: false }
+}
+
+/// A packet on its way: arrival, a number for the order, receiver, bytes.
+type Flight = (Duration, u64, usize, Vec<u8>);
+
+/// Members 0 and 1; each names the other by its number.
+struct World {
+    now: Duration,
+    members: [Mesh<usize>; 2],
+    /// Packets on their way, the earliest first.
+    pipe: BinaryHeap<Reverse<Flight>>,
+    mtu: u16,
+    loss_percent: u64,
+    /// What member 1 says is lost.
+    mute: bool,
+    random: u64,
+    sent: Vec<Duration>,
+    to_mute: u32,
+    changes: [u32; 2],
+}
+
+impl World {
+    fn new(mtu: u16, loss_percent: u64, seed: u64) -> Self {
+        let members = [0, 1].map(|n| {
+            let mut mesh = Mesh::new(1000 + n as u64, n as u32);
+            mesh.add_peer(1 - n, link(n));
+            mesh
+        });
+        let mut world = Self {
+            now: SECOND * 10,
+            members,
+            pipe: BinaryHeap::new(),
+            mtu,
+            loss_percent,
+            mute: false,
+            random: seed,
+            sent: Vec::new(),
+            to_mute: 0,
+            changes: [0; 2],
+        };
+        for n in [0, 1] {
+            world.members[n].session_up(world.now, 1 - n);
+        }
+        world
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random >> 33
+    }
+
+    /// Runs everything that happens until `end`.
+    fn run_until(&mut self, end: Duration) {
+        loop {
+            for n in [0, 1] {
+                self.members[n].tick(self.now);
+                self.collect(n);
+            }
+            let arrival = self.pipe.peek().map(|packet| packet.0.0);
+            let deadlines = self.members.iter().filter_map(Mesh::next_deadline);
+            let next = deadlines.chain(arrival).min().unwrap_or(Duration::MAX);
+            assert!(next >= self.now, "a deadline in the past that tick did not serve");
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next;
+            if arrival == Some(next) {
+                let Reverse((_, _, to, packet)) = self.pipe.pop().unwrap();
+                self.members[to].input(next, 1 - to, &packet[HEADERS..]);
+                self.collect(to);
+            }
+        }
+    }
+
+    fn collect(&mut self, from: usize) {
+        while let Some(output) = self.members[from].poll_output() {
+            let Output::Send { peer, packet, .. } = output else {
+                self.changes[from] += 1;
+                continue;
+            };
+            self.sent.push(self.now);
+            self.to_mute += u32::from(self.mute && from == 0);
+            let lost = self.random() % 100 < self.loss_percent || (self.mute && from == 1);
+            let underlay = packet.len() + WIREGUARD_OVERHEAD + UNDERLAY_OVERHEAD_V4;
+            if !lost && underlay <= usize::from(self.mtu) {
+                // 5 ms and a little more, so that packets overtake each other.
+                let arrival = self.now + MS * 5 + MS / 1000 * (self.random() % 2000) as u32;
+                self.pipe.push(Reverse((arrival, self.sent.len() as u64, peer, packet)));
+            }
+        }
+    }
+
+    /// Runs with frames in the tunnel.
+    fn run_in_use(&mut self, time: Duration, mut each: impl FnMut(&Self)) {
+        let end = self.now + time;
+        while self.now < end {
+            for n in [0, 1] {
+                self.members[n].used(self.now, 1 - n);
+                self.collect(n);
+            }
+            self.run_until(self.now + MS * 100);
+            each(self);
+        }
+    }
+
+    fn path_mtu(&self, member: usize) -> u16 {
+        self.members[member].peer(1 - member).unwrap().path_mtu
+    }
+
+    fn networks_of_peer(&self, member: usize) -> Option<Vec<u32>> {
+        self.members[member].peer(1 - member)?.greeting.map(|greeting| greeting.networks.clone())
+    }
+}
+
+fn best(mtu: u16) -> u16 {
+    CANDIDATES.into_iter().filter(|&size| size <= mtu).max().unwrap()
+}
+
+/// The most messages sent within one second.
+fn busiest_second(sent: &[Duration]) -> usize {
+    sent.iter()
+        .map(|start| sent.iter().filter(|at| **at >= *start && **at < *start + SECOND).count())
+        .max()
+        .unwrap_or(0)
+}
+
+#[test]
+fn the_path_mtu_follows_a_pipe_that_changes_and_loses() {
+    for (loss, seed) in [(0, 1), (5, 2), (5, 3), (10, 4), (20, 5), (20, 6)] {
+        let mut world = World::new(1500, loss, seed);
+        for (mtu, time) in [(1500, 300), (1280, 300), (9000, 1200), (1420, 300), (9000, 1200), (1500, 300)] {
+            world.mtu = mtu;
+            let changed = world.now;
+            let (mut right, mut all) = (0, 0);
+            let settled = changed + SECOND * (time / 2);
+            world.run_in_use(SECOND * time, |world| {
+                for member in [0, 1] {
+                    let found = world.path_mtu(member);
+                    // Loss may hide one round of a search or of a test.
+                    let slack = if loss == 0 { Duration::ZERO } else { SECOND * 10 };
+                    let late = world.now > changed + DETECTION + slack;
+                    assert!(found <= mtu || !late, "{found} on {mtu}, {:?} after the change", world.now - changed);
+                    all += u32::from(world.now > settled);
+                    right += u32::from(world.now > settled && found == best(mtu));
+                }
+            });
+            let percent = 100 * right / all;
+            let wanted = match loss {
+                0 => 100,
+                5 => 98,
+                _ => 80,
+            };
+            assert!(percent >= wanted, "{loss} % loss, {mtu}: right for {percent} % of the time");
+        }
+        let average = world.sent.len() as u64 / 2 / (world.now.as_secs() - 10);
+        assert!(average < 2, "{average} messages a second each");
+        let busiest = busiest_second(&world.sent) / 2;
+        assert!(busiest < MAX_MESSAGES_PER_SECOND as usize / 2, "{busiest} messages in one second each");
+    }
+}
+
+#[test]
+fn a_mute_peer_is_assumed_to_be_on_the_smallest_path_and_left_in_peace() {
+    let mut world = World::new(1500, 0, 1);
+    world.mute = true;
+    world.run_until(SECOND * 3610);
+    let view = world.members[0].peer(1).unwrap();
+    assert_eq!((view.greeting, view.path_mtu, view.basis, view.round_trip), (None, BASE, Basis::Assumed, None));
+    assert_eq!(view.inner_limit, 1220);
+    assert!(world.to_mute < 160, "{} messages in an hour", world.to_mute);
+}
+
+#[test]
+fn members_know_each_other_after_one_round_trip() {
+    let mut world = World::new(1500, 0, 1);
+    world.members[0].set_networks(world.now, [9, 7, 7]);
+    world.run_until(world.now + MS * 20);
+    assert_eq!(world.networks_of_peer(1), Some(vec![7, 9]));
+    assert_eq!(world.networks_of_peer(0), Some(vec![]));
+    let view = world.members[1].peer(0).unwrap();
+    assert_eq!((view.path_mtu, view.inner_limit, view.basis), (1500, 1440, Basis::Probed));
+    assert!(view.round_trip.unwrap() >= MS * 10);
+    let greeting = view.greeting.unwrap();
+    assert_eq!((greeting.capabilities, greeting.incarnation), (0, 1000));
+    // Silence is no news.
+    let changes = world.changes;
+    world.run_until(world.now + SECOND * 100);
+    assert_eq!(world.changes, changes);
+}
+
+#[test]
+fn a_change_of_networks_is_told_at_once_and_again_until_it_is_heard() {
+    let mut world = World::new(1500, 0, 1);
+    world.run_until(world.now + SECOND);
+    world.members[0].set_networks(world.now, [7]);
+    world.run_until(world.now + MS * 20);
+    assert_eq!(world.networks_of_peer(1), Some(vec![7]));
+    world.loss_percent = 100;
+    world.members[0].set_networks(world.now, [8]);
+    world.run_until(world.now + MS * 500);
+    world.loss_percent = 0;
+    world.run_until(world.now + SECOND);
+    assert_eq!(world.networks_of_peer(1), Some(vec![8]));
+}
+
+#[test]
+fn a_restarted_member_learns_what_it_forgot() {
+    let mut world = World::new(1500, 0, 1);
+    world.members[0].set_networks(world.now, [7]);
+    world.run_until(world.now + SECOND);
+    let mut restarted = Mesh::new(2000, 1);
+    restarted.add_peer(0, link(1));
+    world.members[1] = restarted;
+    world.members[1].session_up(world.now, 0);
+    world.run_until(world.now + MS * 20);
+    assert_eq!(world.networks_of_peer(1), Some(vec![7]));
+    assert_eq!(world.members[0].peer(1).unwrap().greeting.unwrap().incarnation, 2000);
+}
+
+#[test]
+fn what_a_peer_said_outlives_its_session_but_nothing_is_sent_to_it() {
+    let mut world = World::new(1500, 0, 1);
+    world.members[1].set_networks(world.now, [7]);
+    world.run_until(world.now + SECOND);
+    world.members[0].session_down(1);
+    world.members[0].set_networks(world.now, [1, 2, 3]);
+    world.sent.clear();
+    world.members[1].session_down(0);
+    world.run_until(world.now + SECOND * 100);
+    assert!(world.sent.is_empty());
+    assert_eq!(world.networks_of_peer(0), Some(vec![7]));
+    world.members[0].remove_peer(1);
+    assert_eq!(world.members[0].peer(1), None);
+}
+
+#[test]
+fn a_hostile_peer_is_heeded_only_so_often() {
+    let mut mesh = Mesh::new(1, 0);
+    mesh.add_peer(1, link(0));
+    mesh.session_up(SECOND, 1);
+    while mesh.poll_output().is_some() {}
+    let (mut answers, mut changes) = (0, 0);
+    for n in 1..10_000_u32 {
+        let hello = Message::Hello { capabilities: 0, vnis: vec![n], incarnation: 0, reply_wanted: true };
+        mesh.input(SECOND, 1, &message::packet(&hello, ADDRESSES[1], ADDRESSES[0], None)[HEADERS..]);
+        mesh.input(SECOND, 1, &[0xff; 50]);
+        mesh.input(SECOND, 2, &[]);
+        while let Some(output) = mesh.poll_output() {
+            match output {
+                Output::Send { .. } => answers += 1,
+                Output::Changed { .. } => changes += 1,
+            }
+        }
+    }
+    assert_eq!((answers, changes), (MAX_MESSAGES_PER_SECOND / 2, MAX_MESSAGES_PER_SECOND / 2));
+}
+
+#[test]
+fn what_nobody_takes_away_does_not_pile_up() {
+    let mut mesh = Mesh::new(1, 0);
+    mesh.add_peer(1, link(0));
+    mesh.session_up(SECOND, 1);
+    let probe = message::packet(&Message::Probe { token: 1 }, ADDRESSES[1], ADDRESSES[0], Some(1000));
+    for n in 0..100_000 {
+        mesh.input(SECOND + MS * n, 1, &probe[HEADERS..]);
+    }
+    assert_eq!(mesh.queue.len(), MAX_QUEUED);
+}
+
+#[test]
+fn a_probe_fills_its_size_exactly_over_either_family() {
+    for (underlay_v6, overhead) in [(false, 32 + 28), (true, 32 + 48)] {
+        let mut mesh = Mesh::new(1, 0);
+        mesh.add_peer(1, Link { underlay_v6, ..link(0) });
+        mesh.session_up(SECOND, 1);
+        let mut sizes = Vec::new();
+        while let Some(output) = mesh.poll_output() {
+            if let Output::Send { packet, whole, .. } = output
+                && whole
+                && let Ok(Message::Probe { .. }) = message::parse(&packet[HEADERS..])
+            {
+                sizes.push(packet.len() + overhead);
+            }
+        }
+        assert_eq!(sizes, [1500, 1280]);
+    }
+}
+
+#[test]
+fn an_endpoint_of_the_other_family_is_another_path() {
+    let mut world = World::new(1500, 0, 1);
+    world.run_until(world.now + SECOND);
+    world.members[0].rerouted(world.now, 1, true);
+    let view = world.members[0].peer(1).unwrap();
+    assert_eq!((view.path_mtu, view.inner_limit), (BASE, 1200));
+    assert_eq!(world.members[0].poll_output(), Some(Output::Changed { peer: 1 }));
+}
+
+#[test]
+fn the_inner_limit_is_what_the_overhead_ruler_says() {
+    assert_eq!((inner_limit(1500, false), inner_limit(1500, true)), (1440, 1420));
+    assert_eq!(inner_limit(0, true), 0);
+}
