@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use proptest::prelude::*;
 use std::path::Path;
 use std::time::Duration;
 use weft::config::error::Errors;
@@ -400,6 +401,8 @@ fn a_member_is_not_its_own_peer() {
 
 #[test]
 fn a_preshared_key_is_never_repeated_and_its_file_must_hold_one() {
+    let inline = good(&peer("beta", BETA_KEY, &format!("preshared_key = '{PSK}'")));
+    assert_eq!(inline.peers[0].preshared_key, Some(PSK.parse().unwrap()));
     let errors = bad(&peer("beta", BETA_KEY, "preshared_key = 'hunter2'"));
     assert!(errors.contains("preshared_key: not a WireGuard key") && !errors.contains("hunter2"), "{errors}");
     let remedy = "make the file with 'weft key psk', and give both sides the same";
@@ -441,7 +444,7 @@ fn static_entries_point_to_what_there_is() {
 fn tables_and_files_are_bounded() {
     let endpoints: Vec<String> = (1..=9).map(|n| format!("'192.0.2.{n}:51820'")).collect();
     let errors = bad(&peer("beta", BETA_KEY, &format!("endpoints = [{}]", endpoints.join(", "))));
-    assert!(errors.contains("a peer has at most 8 endpoints, and this one has 9"), "{errors}");
+    assert!(errors.contains("endpoints: there are 9, and at most 8 are allowed"), "{errors}");
 
     let networks =
         |n: u32| -> String { (1..=n).map(|n| format!("[[network]]\nname = 'n{n}'\nvni = {n}\n")).collect() };
@@ -452,6 +455,10 @@ fn tables_and_files_are_bounded() {
     );
     let ports = |n: usize| -> String { (1..=n).map(|n| port(&format!("p{n}"), &format!("mac = 'U:{n}'"))).collect() };
     assert_eq!(good(&format!("{HEAD}{}", ports(4096))).ports.len(), 4096);
+
+    let many: Vec<String> = (0..65).map(|n| format!("'10.32.{n}.1/16'")).collect();
+    let errors = bad(&format!("{HEAD}{}", port("web", &format!("ip = [{}]", many.join(", ")))));
+    assert!(errors.contains("ip: there are 65, and at most 64 are allowed"), "{errors}");
 
     let large = "#".repeat(MAX_FILE + 1);
     refused(&large, "weft.toml: is 1048577 bytes long; a configuration has at most 1048576; is this the right file?");
@@ -492,6 +499,38 @@ fn a_port_attached_at_run_time_obeys_the_rules_of_the_file() {
     assert!(refusal(&|p| p.mac = Some("01:00:00:00:00:00".parse().unwrap())).contains("belongs to no station"));
     assert!(refusal(&|p| p.ifname = "a/b".into()).starts_with("'a/b' cannot name an interface"));
     assert!(refusal(&|p| p.name = "a b".into()).starts_with("'a b' cannot name a port"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// The example with pieces of it moved about: close enough to the format to reach every corner of the reader.
+    #[test]
+    fn no_text_makes_the_parser_panic(cuts in prop::collection::vec((0usize..6000, 0usize..6000, 0usize..40), 1..8)) {
+        let mut text: Vec<char> = include_str!("../config/weft.toml").replace("# ", "").chars().collect();
+        for (from, to, length) in cuts {
+            let from = from % text.len();
+            let piece = text[from..text.len().min(from + length)].to_vec();
+            let to = to % text.len();
+            if length % 2 == 0 {
+                text.drain(from..from + piece.len());
+            }
+            let to = to.min(text.len());
+            text.splice(to..to, piece);
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = read(&text) {
+            prop_assert!(!errors.0.is_empty());
+            let lines = text.lines().count() + 1;
+            prop_assert!(errors.0.iter().all(|error| (1..=lines).contains(&error.line)), "{errors}");
+            prop_assert!(errors.to_string().lines().count() <= 101, "{errors}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_parser_panic(text in "\\PC{0,200}|[\\[\\]a-z.='\" {},\n]{0,200}") {
+        let _ = read(&text);
+    }
 }
 
 #[test]

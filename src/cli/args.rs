@@ -17,13 +17,13 @@ WireGuard-encrypted UDP. All other commands talk to the daemon of this host over
 
 const FIRST_STEPS: &str = "\
 First steps:
-  weft lab                                 see it work: hosts and containers on this machine alone
-  weft key new /var/lib/weft/key           make this host's identity and print its public key
-  weft config check /etc/weft/weft.toml    check a configuration; config/weft.toml in the source is an example
-  weft up -c /etc/weft/weft.toml           run the daemon
-  weft attach web --network blue --ip 10.32.0.5/16@10.32.0.1
-                                           give the running container `web` an interface in network `blue`
-  weft status                              see how the daemon is
+  weft lab                             see it work: hosts and containers on this machine alone
+  weft key new /var/lib/weft/key       make this host's identity and print its public key
+  weft config check weft.toml          check a configuration: the source has config/weft.toml to start from
+  weft up -c weft.toml                 run the daemon
+  weft attach web --network blue --ip 10.32.0.5/16
+                                       give the running container `web` an interface
+  weft status                          see how the daemon is
 
 Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 the command line is wrong.
 `weft COMMAND --help` tells more about each command.";
@@ -31,19 +31,19 @@ Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 the comman
 /// The command line.
 #[derive(Debug, Parser)]
 #[command(name = "weft", version, about = "One encrypted Ethernet for containers on many hosts")]
-#[command(long_about = OVERVIEW, after_help = FIRST_STEPS, max_term_width = 100)]
-pub struct Cli {
+#[command(long_about = OVERVIEW, after_help = FIRST_STEPS, max_term_width = 110)]
+pub(super) struct Cli {
     /// The daemon's control socket [env: WEFT_SOCKET] [default: /run/weft/control.sock]
     #[arg(long, global = true, value_name = "PATH")]
-    pub socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(super) command: Command,
 }
 
 /// What `weft` can do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Run the daemon of this host
     ///
     /// Runs in the foreground until SIGTERM or Ctrl-C, and logs to stderr. SIGHUP is `weft reload`. It needs root (or
@@ -100,84 +100,84 @@ Examples:
 
 /// `weft up`.
 #[derive(Debug, Args)]
-pub struct Up {
+pub(super) struct Up {
     /// The configuration file
     #[arg(short, long = "config", value_name = "FILE", default_value = CONFIG_FILE)]
-    pub config: PathBuf,
+    pub(super) config: PathBuf,
 }
 
 /// `weft attach`.
 #[derive(Debug, Args)]
-pub struct Attach {
+pub(super) struct Attach {
     /// Whose: the name of a running Docker or Podman container, pid:N, netns:PATH, or host
-    pub target: Target,
+    pub(super) target: Target,
     /// The network's name, as in the configuration file
     #[arg(long, value_name = "NAME")]
-    pub network: String,
+    pub(super) network: String,
     /// An address with prefix length, and with @GATEWAY a default route; may be given several times
     #[arg(long = "ip", value_name = "CIDR[@GATEWAY]")]
-    pub addresses: Vec<PortAddress>,
+    pub(super) addresses: Vec<PortAddress>,
     /// The MAC address, or U:TEXT for one that follows from the text [default: made up and kept]
     #[arg(long, value_name = "MAC", value_parser = mac_from_text)]
-    pub mac: Option<Mac>,
+    pub(super) mac: Option<Mac>,
     /// The interface's name in the container [default: eth1]
     #[arg(long, value_name = "NAME", value_parser = ifname)]
-    pub ifname: Option<String>,
+    pub(super) ifname: Option<String>,
     /// The port's name on this host [default: TARGET:IFNAME]
     #[arg(long, value_name = "NAME", value_parser = port_name)]
-    pub name: Option<String>,
-    /// Wait for a target that does not exist yet, and then until the interface is up, for SECS seconds
+    pub(super) name: Option<String>,
+    /// Wait for a target that does not exist yet, and then until the interface is up; at most SECS seconds, or 60
     #[arg(long, value_name = "SECS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
-    pub wait: Option<u64>,
+    pub(super) wait: Option<u64>,
     /// Print the port as JSON
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
 /// `weft detach`.
 #[derive(Debug, Args)]
-pub struct Detach {
+pub(super) struct Detach {
     /// The port's name, or the target as it was given to `weft attach`
     #[arg(value_name = "PORT|TARGET")]
-    pub port: String,
+    pub(super) port: String,
     /// The interface's name, where the target has several
     #[arg(long, value_name = "NAME", value_parser = ifname)]
-    pub ifname: Option<String>,
+    pub(super) ifname: Option<String>,
 }
 
 /// `weft wait`.
 #[derive(Debug, Args)]
-pub struct Wait {
+pub(super) struct Wait {
     /// The interface
     #[arg(short, long, value_name = "NAME", default_value = "eth1", value_parser = ifname)]
-    pub ifname: String,
+    pub(super) ifname: String,
     /// Give up, with exit code 1, after this many seconds [default: never]
     #[arg(long, value_name = "SECS")]
-    pub timeout: Option<u64>,
+    pub(super) timeout: Option<u64>,
 }
 
 /// A command that shows something.
 #[derive(Debug, Args)]
-pub struct Json {
+pub(super) struct Json {
     /// Print JSON, for programs: the same data, unrounded
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
 /// `weft fdb`.
 #[derive(Debug, Args)]
-pub struct Fdb {
+pub(super) struct Fdb {
     /// Only of this network
     #[arg(long, value_name = "NAME")]
-    pub network: Option<String>,
+    pub(super) network: Option<String>,
     /// Print JSON, for programs: the same data, unrounded
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
 /// `weft config`.
 #[derive(Debug, Subcommand)]
-pub enum Config {
+pub(super) enum Config {
     /// Tell everything that is wrong with a configuration file; needs no daemon
     Check {
         /// The configuration file
@@ -188,7 +188,7 @@ pub enum Config {
 
 /// `weft key`.
 #[derive(Debug, Subcommand)]
-pub enum Key {
+pub(super) enum Key {
     /// Make a private key in FILE, readable by its owner alone, and print its public key
     New {
         /// The key file; one that exists is never replaced

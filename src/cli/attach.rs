@@ -4,6 +4,7 @@
 use super::args::{Attach, Detach, Wait};
 use super::{ask, show};
 use crate::control::request::{self, PortStatus, Request, Response};
+use crate::io::client;
 use crate::io::wait::{Patience, interface_is_up};
 use std::path::Path;
 use std::time::Duration;
@@ -22,29 +23,23 @@ pub(super) fn attach(socket: &Path, args: Attach) -> Result<String, String> {
         name: args.name,
     });
     let patience = Patience::new(Some(Duration::from_secs(args.wait.unwrap_or(0))));
-    let mut outcome = attempt(socket, &wanted)?;
-    if args.wait.is_some() && outcome.is_err() {
-        let found = patience.until(|| match attempt(socket, &wanted) {
-            Ok(Err(_)) => None,
-            found => Some(found),
-        });
-        outcome = found.unwrap_or(Ok(outcome))?;
-    }
-    let mut port = outcome?;
+    let mut absent = String::new();
+    let answer = patience.until(|| match client::ask(socket, &wanted) {
+        Ok(Response::Absent(reason)) => {
+            absent = reason;
+            None
+        }
+        Ok(Response::Attached(port)) => Some(Ok(port)),
+        Ok(Response::Refused(reason)) => Some(Err(reason)),
+        Ok(other) => Some(Err(format!("the daemon answered an attach with something else: {other:?}"))),
+        Err(error) => Some(Err(error.to_string())),
+    });
+    let mut port = answer.unwrap_or(Err(absent))?;
     if let Some(seconds) = args.wait {
         port = until_up(socket, port, patience, seconds)?;
     }
     let response = Response::Attached(port);
     if args.json { show::json(&response) } else { Ok(show::text(&response)) }
-}
-
-/// The port, or inside the sentence that says that its target does not exist.
-fn attempt(socket: &Path, wanted: &Request) -> Result<Result<PortStatus, String>, String> {
-    match ask(socket, wanted)? {
-        Response::Attached(port) => Ok(Ok(port)),
-        Response::Absent(sentence) => Ok(Err(sentence)),
-        other => Err(format!("the daemon's answer to an attach is something else: {other:?}")),
-    }
 }
 
 /// The port once its interface is up.

@@ -3,8 +3,10 @@
 //! What people read while something runs goes to standard error when `--json` is given, so that standard output has
 //! the JSON and nothing else.
 
+use super::table::Table;
+use super::{complain, show};
+use crate::control::request::Response;
 use crate::lab::link::LinkSettings;
-use crate::lab::report::table;
 use crate::lab::spec::{LabSpec, Underlay};
 use crate::lab::supervise::{self, LabStatus};
 use crate::lab::{LabError, Stop, bench, privileges, registry, tour};
@@ -189,8 +191,7 @@ pub fn run(args: LabArgs) -> ExitCode {
 }
 
 fn failed(error: &LabError) -> ExitCode {
-    eprintln!("weft: {error}");
-    ExitCode::FAILURE
+    complain(&error.to_string())
 }
 
 fn show_tour(args: &TourArgs) -> ExitCode {
@@ -225,17 +226,14 @@ fn show_tour(args: &TourArgs) -> ExitCode {
 fn tour_text(report: &tour::Report) -> String {
     let mut text = String::new();
     if !report.fdb.is_empty() {
-        let row = |entry: &crate::control::request::FdbEntry| {
-            vec![entry.network.clone(), entry.mac.to_string(), entry.at.clone(), entry.kind.clone()]
-        };
-        let rows: Vec<_> = report.fdb.iter().map(row).collect();
-        text.push_str(&format!("\nThe FDB of h1:\n{}", table(&["NETWORK", "STATION", "AT", "KIND"], &rows)));
+        text.push_str(&format!("\nThe FDB of h1:\n{}", show::text(&Response::Fdb(report.fdb.clone()))));
     }
-    let row = |step: &tour::Step| {
-        vec![step.name.clone(), if step.ok { "ok" } else { "FAILED" }.to_owned(), step.detail.clone()]
-    };
-    let rows: Vec<_> = report.steps.iter().map(row).collect();
-    text.push_str(&format!("\n{}", table(&["STEP", "", "FIGURE"], &rows)));
+    let mut steps = Table::new(&["STEP", "HELD", "FIGURE"]);
+    for step in &report.steps {
+        let held = if step.ok { "yes" } else { "NO" };
+        steps.row([step.name.clone(), held.to_owned(), step.detail.clone()]);
+    }
+    text.push_str(&format!("\n{}", steps.render()));
     if report.ok {
         text.push_str("\nEvery step held. To play: weft lab up\n");
     }
@@ -277,21 +275,15 @@ fn status(args: &StatusArgs) -> Result<(), LabError> {
         print("No lab is running. Start one: weft lab up\n");
     }
     for LabStatus { lab, daemons } in &labs {
-        let mut rows = Vec::new();
+        let mut places = Table::new(&["WHERE", "ADDRESSES", ""]);
         for (host, daemon) in lab.hosts.iter().zip(daemons) {
-            let addresses = format!("{}, {}", host.v4, host.v6);
-            rows.push(vec![host.name.clone(), addresses, format!("daemon {daemon}")]);
+            places.row([host.name.clone(), format!("{}, {}", host.v4, host.v6), format!("daemon {daemon}")]);
             for container in &host.containers {
                 let addresses = format!("{}, {}", container.v4, container.v6);
-                rows.push(vec![container.name.clone(), addresses, format!("network {}", container.network)]);
+                places.row([container.name.clone(), addresses, format!("network {}", container.network)]);
             }
         }
-        print(&format!(
-            "Lab {}, held by process {}\n{}\n",
-            lab.name,
-            lab.pid,
-            table(&["WHERE", "ADDRESSES", ""], &rows)
-        ));
+        print(&format!("Lab {}, held by process {}\n{}\n", lab.name, lab.pid, places.render()));
     }
     Ok(())
 }
@@ -317,13 +309,17 @@ fn show_bench(args: &BenchArgs) -> Result<(), LabError> {
         print_json(&report);
         return Ok(());
     }
-    let row = |figure: &bench::Figure| {
-        let bare = figure.bare.map_or_else(String::new, |bare| format!("{bare:.2}"));
-        let percent = figure.percent_of_bare.map_or_else(String::new, |percent| format!("{percent:.0} %"));
-        vec![figure.name.clone(), format!("{:.2}", figure.value), figure.unit.to_owned(), bare, percent]
-    };
-    let rows: Vec<_> = report.figures.iter().map(row).collect();
-    let mut text = table(&["FIGURE", "WEFT", "", "BARE PATH", "SHARE"], &rows);
+    let mut figures = Table::new(&["FIGURE", ">WEFT", "UNIT", ">BARE PATH", ">SHARE"]);
+    for figure in &report.figures {
+        figures.row([
+            figure.name.clone(),
+            format!("{:.2}", figure.value),
+            figure.unit.to_owned(),
+            figure.bare.map_or_else(String::new, |bare| format!("{bare:.2}")),
+            figure.percent_of_bare.map_or_else(String::new, |percent| format!("{percent:.0} %")),
+        ]);
+    }
+    let mut text = figures.render();
     text.push_str(&format!("\n{}\n{}\n", report.machine, report.settings));
     for note in &report.notes {
         text.push_str(&format!("{note}\n"));

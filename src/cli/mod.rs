@@ -74,7 +74,7 @@ fn complain(sentence: &str) -> ExitCode {
 /// Asks the daemon; a refusal is the sentence for stderr.
 fn ask(socket: &Path, request: &Request) -> Result<Response, String> {
     match client::ask(socket, request) {
-        Ok(Response::Refused(sentence)) => Err(sentence),
+        Ok(Response::Refused(sentence) | Response::Absent(sentence)) => Err(sentence),
         Ok(response) => Ok(response),
         Err(error) => Err(error.to_string()),
     }

@@ -15,7 +15,7 @@ pub(super) fn json(response: &Response) -> Result<String, String> {
         Response::Fdb(entries) => serde_json::to_string_pretty(entries),
         Response::Attached(port) => serde_json::to_string_pretty(port),
         Response::Done(sentences) => serde_json::to_string_pretty(sentences),
-        Response::Refused(sentence) | Response::Absent(sentence) => serde_json::to_string_pretty(sentence),
+        Response::Absent(sentence) | Response::Refused(sentence) => serde_json::to_string_pretty(sentence),
     };
     text.map(|text| text + "\n").map_err(|error| format!("cannot write the answer as JSON: {error}"))
 }
@@ -30,7 +30,7 @@ pub(super) fn text(response: &Response) -> String {
         Response::Fdb(entries) => fdb(entries),
         Response::Attached(port) => attached(port),
         Response::Done(sentences) => sentences.iter().map(|sentence| format!("{sentence}\n")).collect(),
-        Response::Refused(sentence) | Response::Absent(sentence) => format!("{sentence}\n"),
+        Response::Absent(sentence) | Response::Refused(sentence) => format!("{sentence}\n"),
     }
 }
 

@@ -3,7 +3,7 @@
 //! The rules for a port are one function, [`port_problems`], used for `[[port]]` in the file and, as [`check_port`],
 //! for `weft attach`.
 
-use super::parse::{MAX_PORTS, NO_KEY};
+use super::parse::{MAX_ADDRESSES, MAX_PORTS, NO_KEY};
 use super::reader::{Report, Section, shortened};
 use super::text::{check_ifname, is_port_name};
 use super::{Config, Network, Node, Peer, Port, PortAddress, StaticPlace, Target};
@@ -37,6 +37,9 @@ struct Problem {
 pub fn check_port(port: &Port, network: &Network, others: &[Port]) -> Result<(), String> {
     if others.len() >= MAX_PORTS {
         return Err(format!("this member has {MAX_PORTS} ports, and no more are allowed; detach some"));
+    }
+    if port.addresses.len() > MAX_ADDRESSES {
+        return Err(format!("an interface has at most {MAX_ADDRESSES} addresses; keep those that are needed"));
     }
     if let Err(error) = check_ifname(&port.ifname) {
         return Err(format!("'{}' cannot name an interface: {error}", port.ifname.escape_debug()));

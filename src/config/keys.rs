@@ -259,7 +259,7 @@ pub const NETWORK: Table = Table {
             Absent::List(&[]),
             "[\"10.32.0.0/16\", \"fd00:32::/64\"]",
             LIVE,
-            "The prefixes its ports' addresses must lie in; none means any.",
+            "The prefixes its ports' addresses must lie in, at most 64; none means any.",
         ),
         key(
             "mtu",
@@ -428,7 +428,7 @@ pub const PORT: Table = Table {
             Absent::List(&[]),
             "[\"10.32.0.5/16@10.32.0.1\", \"fd00:32::5/64\"]",
             LIVE,
-            "The interface's addresses, each with an optional default route.",
+            "The interface's addresses, at most 64, each with an optional default route.",
         ),
     ],
 };

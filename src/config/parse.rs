@@ -36,6 +36,10 @@ pub const MAX_PEERS: usize = 4096;
 pub const MAX_PORTS: usize = 4096;
 /// The most endpoints of one peer: a handshake may have to try them all.
 pub const MAX_ENDPOINTS: usize = 8;
+/// The most subnets of one network, and the most addresses of one port: each is compared with all others.
+pub const MAX_ADDRESSES: usize = 64;
+/// The most static entries of one network.
+pub const MAX_STATIC: usize = 4096;
 /// The longest path of a Unix socket: sun_path without the terminating zero (unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
 
@@ -225,13 +229,20 @@ impl<'t> Walk<'t> {
     fn network(&mut self, section: &Section<'t>) -> Network {
         let report = &mut self.report;
         let static_entries = section.tables(report, "static");
+        section.at_most(report, "static", MAX_STATIC);
+        section.at_most(report, "subnets", MAX_ADDRESSES);
         Network {
             name: section.read(report, "name", name).unwrap_or_default(),
             vni: section.number(report, "vni"),
-            subnets: section.read_list(report, "subnets", subnet).into_iter().map(|(_, subnet)| subnet).collect(),
+            subnets: section
+                .read_list(report, "subnets", subnet)
+                .into_iter()
+                .take(MAX_ADDRESSES)
+                .map(|(_, subnet)| subnet)
+                .collect(),
             mtu: section.number(report, "mtu"),
             ageing: Duration::from_secs(section.number(report, "ageing")),
-            static_entries: static_entries.iter().map(|entry| self.static_entry(entry)).collect(),
+            static_entries: static_entries.iter().take(MAX_STATIC).map(|entry| self.static_entry(entry)).collect(),
         }
     }
 
@@ -258,11 +269,7 @@ impl<'t> Walk<'t> {
         let report = &mut self.report;
         let public_key = section.read(report, "public_key", public_key).unwrap_or(NO_KEY);
         let endpoints = section.read_list(report, "endpoints", str::parse::<Endpoint>);
-        if let Some((offset, _)) = endpoints.get(MAX_ENDPOINTS) {
-            let problem =
-                format!("a peer has at most {MAX_ENDPOINTS} endpoints, and this one has {}", endpoints.len());
-            section.wrong_at(report, *offset, "endpoints", problem, "keep those that are the same peer's");
-        }
+        section.at_most(report, "endpoints", MAX_ENDPOINTS);
         let own_address = section.read(report, "tunnel_address", tunnel_address);
         let derived = if section.has("tunnel_address") { Ipv4Addr::UNSPECIFIED } else { public_key.tunnel_address() };
         let networks = section.read_list(report, "networks", name).into_iter().map(|(_, name)| name).collect();
@@ -286,7 +293,7 @@ impl<'t> Walk<'t> {
             section.wrong(&mut self.report, "preshared_key_file", problem, "remove one of the two");
             return inline;
         }
-        let file = file?;
+        let Some(file) = file else { return inline };
         let key = (self.read)(&file).and_then(|text| text.parse().map_err(|error| format!("{error}")));
         key.map_err(|error| {
             let problem = format!("{}: {error}", shortened(&file.display().to_string()));
@@ -294,7 +301,6 @@ impl<'t> Walk<'t> {
             section.wrong(&mut self.report, "preshared_key_file", problem, remedy);
         })
         .ok()
-        .or(inline)
     }
 
     fn port(&mut self, section: &Section<'t>) -> Port {
@@ -317,13 +323,14 @@ impl<'t> Walk<'t> {
             }
         };
         let addresses = section.read_list(report, "ip", str::parse::<PortAddress>);
+        section.at_most(report, "ip", MAX_ADDRESSES);
         Port {
             name,
             network: section.text(report, "network").unwrap_or_default().to_owned(),
             target,
             ifname,
             mac: section.read(report, "mac", mac_from_text),
-            addresses: addresses.into_iter().map(|(_, address)| address).collect(),
+            addresses: addresses.into_iter().take(MAX_ADDRESSES).map(|(_, address)| address).collect(),
         }
     }
 

@@ -156,6 +156,15 @@ impl<'t> Section<'t> {
         self.items(name).get(index).map_or_else(|| self.offset(name), |value| value.span().start)
     }
 
+    /// Reports a list with more than `most` items.
+    pub(super) fn at_most(&self, report: &mut Report<'_>, name: &str, most: usize) {
+        let items = self.items(name);
+        if let Some(first_too_many) = items.get(most) {
+            let problem = format!("there are {}, and at most {most} are allowed", items.len());
+            report.at(first_too_many.span().start, self.path(name), problem, "keep those that are needed");
+        }
+    }
+
     fn items(&self, name: &str) -> &'t [Spanned<DeValue<'t>>] {
         match self.values.get(name).map(Spanned::get_ref) {
             Some(DeValue::Array(items)) => items,

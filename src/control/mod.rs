@@ -31,6 +31,10 @@ use std::time::{Duration, Instant};
 /// How often [`Control::tick`] wants to be called: boringtun's timers are made for it.
 pub const TICK: Duration = Duration::from_millis(250);
 
+/// How often peers without a session are called again, traffic or not: an outage of any length ends within this and one
+/// handshake. WireGuard itself gives up after 90 seconds until there is something to send.
+const CALL_AGAIN: Duration = Duration::from_secs(10);
+
 /// The machine we run on, as the control plane needs it.
 pub trait Host {
     /// A namespace that was found and can take a port.
@@ -123,6 +127,7 @@ pub struct Control<H: Host> {
     announcements: Vec<ports::Announcement>,
     started: Instant,
     next_second: Instant,
+    next_call: Instant,
 }
 
 impl<H: Host> Control<H> {
@@ -143,6 +148,7 @@ impl<H: Host> Control<H> {
             announcements: Vec::new(),
             started: now,
             next_second: now,
+            next_call: now + CALL_AGAIN,
         };
         for peer in control.config.peers.clone() {
             control.add_peer(now, &peer);
@@ -246,6 +252,10 @@ impl<H: Host> Control<H> {
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
             self.remove_dead_ports();
+            if now >= self.next_call {
+                self.next_call = now + CALL_AGAIN;
+                self.connect_all();
+            }
         }
         self.watch_tunnels(now);
         self.mesh.tick(self.elapsed(now));

@@ -180,9 +180,9 @@ impl<H: Host> Control<H> {
         let mut changed = false;
         while let Some(output) = self.mesh.poll_output() {
             match output {
-                Output::Send { peer, packet } => {
+                Output::Send { peer, packet, whole } => {
                     if let Some(entry) = self.peers.get(&peer) {
-                        self.switch.send_packet(now, &entry.peer, &packet, self.host.out());
+                        self.switch.send_packet(now, &entry.peer, &packet, whole, self.host.out());
                     }
                 }
                 Output::Changed { peer } => {

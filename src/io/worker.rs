@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -69,6 +69,7 @@ pub struct Worker {
     receive: ReceiveBatch,
     frame: Box<[u8]>,
     ready: VecDeque<Token>,
+    queued: HashSet<Token>,
     stop: Arc<AtomicBool>,
 }
 
@@ -105,10 +106,17 @@ impl Worker {
             receive: ReceiveBatch::default(),
             frame: vec![0; HEADROOM + vnet::LEN + MAX_SUPER_FRAME].into_boxed_slice(),
             ready: VecDeque::new(),
+            queued: HashSet::new(),
             stop: stop.clone(),
         };
         let name = format!("weft-data-{number}");
-        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
+        let run = move || {
+            // A daemon without its data plane would look alive and forward nothing: end it, to be started again.
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run())).is_err() {
+                std::process::abort();
+            }
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(run)?;
         Ok(WorkerHandle { registry, waker, stop, thread: Some(thread) })
     }
 
@@ -119,11 +127,11 @@ impl Worker {
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                tracing::error!("worker stops: poll failed: {error}");
-                return;
+                // Only a closed or foreign descriptor makes epoll fail: a bug of ours, not the world's.
+                panic!("waiting for frames failed: {error}");
             }
             for event in &events {
-                if event.token() != WAKE && !self.ready.contains(&event.token()) {
+                if event.token() != WAKE && self.queued.insert(event.token()) {
                     self.ready.push_back(event.token());
                 }
             }
@@ -139,6 +147,8 @@ impl Worker {
                 self.outbox.flush();
                 if more {
                     self.ready.push_back(token);
+                } else {
+                    self.queued.remove(&token);
                 }
             }
         }

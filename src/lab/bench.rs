@@ -152,6 +152,8 @@ impl<'a> Bench<'a> {
         for (name, share) in [("UDP round trip, p50", 0.5), ("UDP round trip, p99", 0.99)] {
             self.note_figure(name, trips.percentile(share), "µs", Some(bare_trips.percentile(share)));
         }
+        let added = trips.percentile(0.5) - bare_trips.percentile(0.5);
+        self.note_figure("UDP round trip added, p50", added, "µs", None);
         let memory = self.lab.hosts().iter().filter_map(|host| host.daemon()?.memory()).max();
         if let Some(bytes) = memory {
             self.note_figure("memory of the larger daemon", bytes as f64 / f64::from(1 << 20), "MiB", None);

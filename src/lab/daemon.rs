@@ -1,10 +1,10 @@
 //! The real daemon on a host of the lab: its files, its start, its end.
 
-use super::control;
 use super::registry::start_time;
 use super::spec::{LISTEN_PORT, LabSpec};
 use super::{LabError, Stop, process};
 use crate::control::request::Request;
+use crate::io::client;
 use crate::io::netns::Netns;
 use crate::wire::key::{PublicKey, Secret};
 use std::fmt::Write as _;
@@ -23,6 +23,8 @@ const READY: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
 /// How long a daemon may take to end on SIGTERM: it promises a second.
 const END: Duration = Duration::from_secs(3);
+/// Prefixes of every network's containers.
+const SUBNETS: &str = r#"["10.32.0.0/16", "fd00:32::/64"]"#;
 /// Lines of its log that are part of an error.
 const LOG_LINES: usize = 15;
 
@@ -100,7 +102,7 @@ pub(super) fn config(spec: &LabSpec, name: &str, files: &Files, peers: &[PeerEnt
     }
     for network in &spec.networks {
         let (name, vni, mtu) = (&network.name, network.vni, network.mtu);
-        let _ = writeln!(text, "\n[[network]]\nname = \"{name}\"\nvni = {vni}\nmtu = {mtu}");
+        let _ = writeln!(text, "\n[[network]]\nname = \"{name}\"\nvni = {vni}\nmtu = {mtu}\nsubnets = {SUBNETS}");
     }
     for peer in peers {
         let (name, public_key) = (&peer.name, peer.public_key);
@@ -148,7 +150,7 @@ impl Daemon {
     pub(super) fn wait_ready(&mut self, stop: &Stop) -> Result<(), LabError> {
         let deadline = Instant::now() + READY;
         loop {
-            if control::call(&self.files.socket(), &Request::Status).is_ok() {
+            if client::ask(&self.files.socket(), &Request::Status).is_ok() {
                 return Ok(());
             }
             let failed = |what| LabError::Daemon { host: self.host.clone(), what, log: log_tail(&self.files.log()) };

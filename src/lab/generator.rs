@@ -97,7 +97,7 @@ pub fn bulk_tcp(
     });
     let mut moved = Bulk::default();
     for (sent, received) in totals {
-        let ((bytes, end), sent) = (received?, sent?);
+        let (sent, (bytes, end)) = (sent?, received?);
         if bytes != sent {
             return Err(TrafficError::Wrong(format!("{sent} bytes were sent over TCP and {bytes} arrived")));
         }
@@ -187,6 +187,9 @@ fn pattern() -> Vec<u8> {
 fn send(mut stream: TcpStream, pattern: &[u8], end: Instant, stop: &Stop) -> Result<u64, TrafficError> {
     let (mut sent, mut moved) = (0u64, Instant::now());
     while Instant::now() < end {
+        if stop.is_set() {
+            return Err(TrafficError::Interrupted);
+        }
         let at = (sent % BLOCK as u64) as usize;
         match stream.write(&pattern[at..]) {
             Ok(bytes) => (sent, moved) = (sent + bytes as u64, Instant::now()),

@@ -3,9 +3,10 @@
 use super::daemon::{Daemon, Files};
 use super::spec::{self, CONTAINER_IFNAME, LabSpec};
 use super::underlay::sysctl;
-use super::{LabError, control, ping, process};
+use super::{LabError, ping, process};
 use crate::config::Target;
 use crate::control::request::{Request, Response};
+use crate::io::client;
 use crate::io::netlink::Netlink;
 use crate::io::netns::Netns;
 use crate::wire::key::PublicKey;
@@ -95,7 +96,7 @@ impl Host {
     /// # Errors
     /// It does not answer. A refusal is an answer.
     pub fn control(&self, request: &Request) -> Result<Response, LabError> {
-        control::call(&self.files.socket(), request).map_err(LabError::io(format!("ask the daemon of {}", self.name)))
+        Ok(client::ask(&self.files.socket(), request)?)
     }
 }
 

@@ -21,7 +21,6 @@
 
 pub mod bench;
 pub mod capture;
-pub mod control;
 pub mod daemon;
 pub mod datagrams;
 pub mod generator;
@@ -44,6 +43,7 @@ mod tests;
 
 use crate::config::PortAddress;
 use crate::control::request::{Attach, Request, Response};
+use crate::io::client::ClientError;
 use crate::io::netns::Netns;
 use crate::wire::cidr::Cidr;
 use daemon::{Daemon, PeerEntry};
@@ -97,6 +97,9 @@ pub enum LabError {
         /// Its reason.
         reason: String,
     },
+    /// A daemon does not answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// A ping failed.
     #[error("{from} → {to}: {source}")]
     Ping {

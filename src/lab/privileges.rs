@@ -23,10 +23,13 @@ pub fn acquire() -> Result<(), LabError> {
     }
     match OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
         Ok(_) => Ok(()),
-        Err(error) => Err(LabError::Refused(format!(
-            "cannot open /dev/net/tun: {error}: load the tun module, or give this container the device \
-             (--device /dev/net/tun)"
-        ))),
+        Err(error) => {
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => "run this as root, or as root once: chmod 666 /dev/net/tun",
+                _ => "load the tun module, or give this container the device (--device /dev/net/tun)",
+            };
+            Err(LabError::Refused(format!("cannot open /dev/net/tun: {error}: {remedy}")))
+        }
     }
 }
 

@@ -1,22 +1,24 @@
 //! Where labs keep their files, and which labs there are.
 //!
-//! Each lab has one directory, `BASE/NAME`, private to its user. In it `lab.json` says which process holds the lab
-//! and how to get into its hosts and containers: their namespaces are open files of that process and have no other
-//! name, so they end with it, whatever ends it. A directory whose process is gone is stale, and is removed by
-//! whoever next looks.
+//! Each lab has one directory, `BASE/NAME`, private to its user. In it `owner` says which process holds the lab, and
+//! `lab.json`, once the lab is to be found by others, how to get into its hosts and containers: their namespaces are
+//! open files of that process and have no other name, so they end with it, whatever ends it. A directory whose
+//! process is gone is stale, and is removed by whoever next looks.
 
 use super::LabError;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The longest name of a lab: a socket's path, of which it is a part, has at most 107 bytes.
 const MAX_NAME: usize = 32;
-/// How long a directory may be without `lab.json`: its lab is being built.
-const MAX_BUILD_SECONDS: u64 = 300;
+/// Describes a lab that is to be found.
+const STATE: &str = "lab.json";
+/// Says who holds a lab that is being built or is nobody else's business: `PID STARTED`.
+const OWNER: &str = "owner";
 
 /// A lab as others see it: `lab.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,21 +102,20 @@ impl RunDir {
     pub fn create(base: &Path, name: &str) -> Result<Self, LabError> {
         check_name(name)?;
         let failed = |path: &Path| LabError::io(format!("make {}", path.display()));
-        match DirBuilder::new().mode(0o700).create(base) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(base)(error)),
-            _ => {}
-        }
-        let found = fs::symlink_metadata(base).map_err(failed(base))?;
-        // SAFETY: geteuid takes nothing and cannot fail.
-        if !found.is_dir() || found.uid() != unsafe { libc::geteuid() } {
-            let text = format!("{} is not our directory: remove it, or set TMPDIR to another place", base.display());
-            return Err(LabError::Refused(text));
-        }
-        let _lock = lock(base)?;
+        // The last lab of another process may take the directory with it between our making and our locking it.
+        let _lock = loop {
+            match DirBuilder::new().mode(0o700).create(base) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(base)(error)),
+                _ => {}
+            }
+            if let Some(lock) = lock(base)? {
+                break lock;
+            }
+        };
         tidy(base)?;
         let path = base.join(name);
         match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => Ok(Self { path }),
+            Ok(()) => Self::adopt(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(LabError::Refused(format!(
                 "a lab called {name} exists: choose another name with --name, or end it with `weft lab down --name {name}`"
             ))),
@@ -123,8 +124,14 @@ impl RunDir {
     }
 
     /// Takes over a directory that somebody made for us.
-    pub fn adopt(path: PathBuf) -> Self {
-        Self { path }
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn adopt(path: PathBuf) -> Result<Self, LabError> {
+        let dir = Self { path };
+        let pid = std::process::id();
+        dir.write(OWNER, format!("{pid} {}", start_time(pid).unwrap_or_default()).as_bytes())?;
+        Ok(dir)
     }
 
     /// Where it is.
@@ -132,15 +139,20 @@ impl RunDir {
         &self.path
     }
 
-    /// Publishes the lab. Readers see the whole or nothing.
+    /// Lets others find the lab.
     ///
     /// # Errors
     /// The file system refused.
     pub fn publish(&self, state: &LabState) -> Result<(), LabError> {
-        let (partial, whole) = (self.path.join("lab.json.new"), self.path.join("lab.json"));
+        let text = serde_json::to_vec_pretty(state).map_err(io::Error::from);
+        self.write(STATE, &text.map_err(LabError::io("describe the lab"))?)
+    }
+
+    /// Writes a file that readers see whole or not at all.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), LabError> {
+        let (partial, whole) = (self.path.join(format!("{name}.new")), self.path.join(name));
         let write = || {
-            fs::write(&partial, serde_json::to_vec_pretty(state)?)?;
-            fs::set_permissions(&partial, Permissions::from_mode(0o600))?;
+            fs::write(&partial, bytes)?;
             fs::rename(&partial, &whole)
         };
         write().map_err(LabError::io(format!("write {}", whole.display())))
@@ -151,6 +163,12 @@ impl Drop for RunDir {
     fn drop(&mut self) {
         // Whoever looks next removes what is left.
         let _ = fs::remove_dir_all(&self.path);
+        if let Some(base) = self.path.parent() {
+            // The last lab takes the directory of all labs with it; while there are others it is not empty.
+            let lock = lock(base);
+            let _ = fs::remove_dir(base);
+            drop(lock);
+        }
     }
 }
 
@@ -173,21 +191,31 @@ pub fn base() -> PathBuf {
 /// # Errors
 /// The directory cannot be read; that it does not exist means there is no lab.
 pub fn list(base: &Path) -> Result<Vec<LabState>, LabError> {
-    if !base.exists() {
-        return Ok(Vec::new());
+    match lock(base)? {
+        Some(_lock) => tidy(base),
+        None => Ok(Vec::new()),
     }
-    let _lock = lock(base)?;
-    tidy(base)
 }
 
-/// Held while directories are made or found stale: else one process could remove what another has just made anew.
-fn lock(base: &Path) -> Result<File, LabError> {
-    let take = || {
-        let file = File::open(base)?;
-        file.lock()?;
-        Ok(file)
+/// Held while directories are made, found stale or given up: else one process could remove what another has just
+/// made anew. `None` when there is no directory.
+fn lock(base: &Path) -> Result<Option<File>, LabError> {
+    let refused = || LabError::io(format!("lock {}", base.display()));
+    // O_NOFOLLOW: a link that somebody left in /tmp leads where he wants.
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(base) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(refused()(error)),
     };
-    take().map_err(LabError::io(format!("lock {}", base.display())))
+    let held = file.metadata().map_err(refused())?;
+    // SAFETY: geteuid takes nothing and cannot fail.
+    if held.uid() != unsafe { libc::geteuid() } {
+        let text = format!("{} is not our directory: remove it, or set TMPDIR to another place", base.display());
+        return Err(LabError::Refused(text));
+    }
+    file.lock().map_err(refused())?;
+    let is_there = fs::symlink_metadata(base).is_ok_and(|found| found.ino() == held.ino());
+    Ok(is_there.then_some(file))
 }
 
 /// Removes what is stale and returns what is not.
@@ -195,11 +223,11 @@ fn tidy(base: &Path) -> Result<Vec<LabState>, LabError> {
     let entries = fs::read_dir(base).map_err(LabError::io(format!("read {}", base.display())))?;
     let mut labs = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()) {
-        match read(&path) {
-            Some(state) if state.is_alive() => labs.push(state),
-            Some(_) => drop(RunDir::adopt(path)),
-            None if is_old(&path) => drop(RunDir::adopt(path)),
-            None => {}
+        if !owner_lives(&path) {
+            // What cannot be removed is not in the way of anything but its own name, and is met again there.
+            let _ = fs::remove_dir_all(&path);
+        } else if let Some(state) = read(&path) {
+            labs.push(state);
         }
     }
     labs.sort_by(|a, b| a.name.cmp(&b.name));
@@ -244,12 +272,13 @@ pub fn start_time(pid: u32) -> Option<u64> {
 }
 
 fn read(path: &Path) -> Option<LabState> {
-    serde_json::from_slice(&fs::read(path.join("lab.json")).ok()?).ok()
+    serde_json::from_slice(&fs::read(path.join(STATE)).ok()?).ok()
 }
 
-fn is_old(path: &Path) -> bool {
-    let age = fs::metadata(path).and_then(|found| found.modified()).map(|time| time.elapsed().unwrap_or_default());
-    age.is_ok_and(|age| age.as_secs() > MAX_BUILD_SECONDS)
+fn owner_lives(path: &Path) -> bool {
+    let text = fs::read_to_string(path.join(OWNER)).unwrap_or_default();
+    let owner = text.split_once(' ').and_then(|(pid, started)| Some((pid.parse().ok()?, started.parse().ok()?)));
+    owner.is_some_and(|(pid, started): (u32, u64)| start_time(pid) == Some(started))
 }
 
 #[cfg(test)]
@@ -280,20 +309,23 @@ mod tests {
         assert!(error.contains("running: two"), "{error}");
         assert_eq!(find(&base, "two").unwrap().pid, std::process::id());
         drop(two);
-        fs::remove_dir(&base).unwrap();
+        assert!(!base.exists());
     }
 
     #[test]
     fn a_lab_whose_process_is_gone_is_tidied_up() {
         let base = own_base("stale");
-        for (name, pid, started) in [("gone", i32::MAX as u32, 1), ("another", std::process::id(), 1)] {
+        for (name, owner) in [("gone", "2147483647 1".to_owned()), ("other", format!("{} 1", std::process::id()))] {
             let dir = RunDir::create(&base, name).unwrap();
-            dir.publish(&LabState { started, ..state(name, pid) }).unwrap();
+            dir.publish(&state(name, std::process::id())).unwrap();
+            dir.write(OWNER, owner.as_bytes()).unwrap();
             std::mem::forget(dir);
         }
+        fs::create_dir(base.join("half-made")).unwrap();
         assert_eq!(list(&base).unwrap(), []);
         // Removable, so it was empty.
         fs::remove_dir(&base).unwrap();
+        assert_eq!(list(&base).unwrap(), []);
     }
 
     #[test]

@@ -1,7 +1,6 @@
-//! What is told at the end: tables for people, the same data as JSON for programs, and the machine it was found on.
+//! What gives a figure its meaning: the machine it was found on, and its unit.
 
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
@@ -57,27 +56,6 @@ fn date(since_epoch: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// A table with a header, each column as wide as its widest cell.
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(header.get(column).map(|cell| cell.chars().count())).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let mut text = String::new();
-    let header: Vec<String> = header.iter().map(|&cell| cell.to_owned()).collect();
-    for row in std::iter::once(&header).chain(rows) {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 /// A duration as people read it: `85 µs`, `1.2 ms`, `3.0 s`.
 pub fn human(duration: Duration) -> String {
     match duration.as_secs_f64() {
@@ -98,12 +76,6 @@ mod tests {
         for (days, text) in [(20_513, "2026-03-01"), (11_017, "2000-03-01")].into_iter().chain(cases) {
             assert_eq!(on(days), text);
         }
-    }
-
-    #[test]
-    fn a_table_lines_up() {
-        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["µµµ".to_owned(), "22".to_owned()]];
-        assert_eq!(table(&["x", "y"], &rows), "x    y\na    1\nµµµ  22\n");
     }
 
     #[test]

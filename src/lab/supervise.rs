@@ -5,8 +5,9 @@
 
 use super::registry::{self, LabState, RunDir};
 use super::spec::LabSpec;
-use super::{Lab, LabError, Stop, control, privileges};
+use super::{Lab, LabError, Stop, privileges};
 use crate::control::request::{Request, Response};
+use crate::io::client;
 use crate::io::netns::Netns;
 use serde::Serialize;
 use std::convert::Infallible;
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// What the supervisor says when the lab can be used.
 const READY: &str = "ready";
+/// The file that tells the supervisor what to build.
+const SPEC: &str = "spec.json";
 /// How often the supervisor looks whether it should end, and `down` whether it has.
 const POLL: Duration = Duration::from_millis(50);
 /// How long a supervisor may take to end before it is killed; its daemons promise a second.
@@ -39,7 +42,7 @@ pub fn up(spec: &LabSpec) -> Result<LabState, LabError> {
         spec.weft = std::env::current_exe().unwrap_or(spec.weft);
     }
     let start = || {
-        fs::write(dir.path().join("spec.json"), serde_json::to_vec_pretty(&spec)?)?;
+        fs::write(dir.path().join(SPEC), serde_json::to_vec_pretty(&spec)?)?;
         let log = OpenOptions::new().create(true).append(true).open(dir.path().join("lab.log"))?;
         let mut command = Command::new("/proc/self/exe");
         command.args(["lab", "supervise"]).arg(dir.path());
@@ -95,10 +98,14 @@ pub fn supervise(dir: PathBuf) -> Result<(), LabError> {
 }
 
 fn build(dir: PathBuf) -> Result<(Lab, Stop), LabError> {
-    let dir = RunDir::adopt(dir);
-    let path = dir.path().join("spec.json");
+    let path = dir.join(SPEC);
     let read = || -> io::Result<LabSpec> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
     let spec = read().map_err(LabError::io(format!("read {}", path.display())))?;
+    if spec.base.join(&spec.name) != dir {
+        // What is adopted is removed in the end: it has to be the directory that was made for it.
+        return Err(LabError::Refused(format!("{} is not the directory of a lab", dir.display())));
+    }
+    let dir = RunDir::adopt(dir)?;
     privileges::acquire()?;
     let stop = Stop::on_signals().map_err(LabError::io("handle signals"))?;
     let mut lab = Lab::lay_in(dir, spec)?;
@@ -188,7 +195,7 @@ pub fn status(base: &Path, name: Option<&str>) -> Result<Vec<LabStatus>, LabErro
         Some(name) => vec![registry::find(base, name)?],
         None => registry::list(base)?,
     };
-    let daemon = |socket: &Path| match control::call(socket, &Request::Status) {
+    let daemon = |socket: &Path| match client::ask(socket, &Request::Status) {
         Ok(Response::Status(_)) => "up".to_owned(),
         Ok(_) => "down: it answers nonsense".to_owned(),
         Err(error) => format!("down: {error}"),

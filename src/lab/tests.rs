@@ -113,3 +113,24 @@ fn a_daemon_that_cannot_start_is_reported_and_the_lab_is_gone() {
     let error = lab.start_daemons(&Stop::default()).unwrap_err().to_string();
     assert!(error.contains("the daemon of h1 ended at its start (exit status: 1)"), "{error}");
 }
+
+#[test]
+fn the_daemons_files_are_valid_whatever_the_lab_is_like() {
+    let offloads = ["tap_tso", "udp_gro"].map(str::to_owned).to_vec();
+    for ipv6_underlay in [false, true] {
+        let change = |spec: &mut LabSpec| {
+            spec.ipv6_underlay = ipv6_underlay;
+            spec.offload_off = offloads.clone();
+            spec.extra_node = "workers = 2\n".to_owned();
+            spec.extra_peer = "path_mtu = 1400\n".to_owned();
+            spec.networks.push(spec::NetworkSpec { name: "other".to_owned(), vni: 7, mtu: 9000, containers: 1 });
+        };
+        let Some(lab) = laid(change) else { return };
+        let path = lab.host(2).files.config();
+        let config = crate::io::configfile::load(&path).map_err(|errors| errors.to_string()).unwrap();
+        assert_eq!((config.node.name.as_str(), config.node.workers), ("h2", Some(2)));
+        assert_eq!((config.networks.len(), config.peers.len()), (2, 1));
+        assert_eq!(config.peers[0].public_key, lab.host(1).public_key);
+        assert!(!config.offload.tap_tso && !config.offload.udp_gro && config.offload.udp_segment);
+    }
+}

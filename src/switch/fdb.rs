@@ -132,10 +132,7 @@ impl Fdb {
     /// Looks up a frame's destination and notes where its source is. The hot path: one read lock, unless the source
     /// is news. The caller has dropped frames with a group or zero source address, and asks only for networks it has.
     pub fn observe(&self, now: u32, vni: u32, source: Mac, from: Place, destination: Mac) -> Observed {
-        let table = self.read();
-        let destination = table.lookup(now, vni, destination);
-        let known = table.judge(now, vni, source, from);
-        drop(table);
+        let (destination, known) = self.read().observe(now, vni, source, from, destination);
         let source = known.unwrap_or_else(|| self.write().learn(now, vni, source, from));
         Observed { destination, source }
     }

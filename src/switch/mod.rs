@@ -28,6 +28,8 @@ pub mod staging;
 pub mod topology;
 pub mod tunnel;
 
+use crate::wire::fragment;
+use crate::wire::vxlan::IPV4_LEN;
 use arc_swap::{ArcSwap, Guard};
 use counters::{Counters, Drop};
 use fdb::{Fdb, Limits};
@@ -128,10 +130,22 @@ impl Switch {
         }
     }
 
-    /// Sends one inner packet of our own to `peer`: a message of the mesh.
-    pub fn send_packet(&self, now: Instant, peer: &Peer, packet: &[u8], out: &mut impl Egress) {
+    /// Sends one inner packet of our own to `peer`, a message of the mesh; in fragments if it is larger than the path
+    /// carries, unless it must stay `whole` to prove something of the path.
+    pub fn send_packet(&self, now: Instant, peer: &Peer, packet: &[u8], whole: bool, out: &mut impl Egress) {
         let mut tunnel = peer.tunnel();
-        self.emit(now, peer, &mut tunnel, packet, out);
+        let too_long = !whole && packet.len() > peer.inner_limit();
+        let Some((header, _)) = packet.split_first_chunk::<IPV4_LEN>().filter(|_| too_long) else {
+            return self.emit(now, peer, &mut tunnel, packet, out);
+        };
+        let mut header = *header;
+        header[4..6].copy_from_slice(&tunnel.next_identification().to_be_bytes());
+        for piece in fragment::pieces(packet.len(), peer.inner_limit()) {
+            let mut fragment = vec![0; header.len()];
+            piece.stamp(&header, &mut fragment);
+            fragment.extend_from_slice(&packet[piece.payload]);
+            self.emit(now, peer, &mut tunnel, &fragment, out);
+        }
     }
 
     /// Seals one inner packet, or keeps it until there is a session.

@@ -87,15 +87,29 @@ impl Table {
         }
     }
 
+    /// Where a destination is, and what can be said of a source without changing the table; no [`Source`] is news.
+    pub(super) fn observe(
+        &self,
+        now: u32,
+        vni: u32,
+        source: Mac,
+        from: Place,
+        destination: Mac,
+    ) -> (Option<Place>, Option<Source>) {
+        let Some(network) = self.networks.get(&vni) else { return (None, None) };
+        (self.lookup_in(network, now, destination), self.judge_in(network, now, source, from))
+    }
+
     pub(super) fn lookup(&self, now: u32, vni: u32, mac: Mac) -> Option<Place> {
-        let network = self.networks.get(&vni)?;
+        self.lookup_in(self.networks.get(&vni)?, now, mac)
+    }
+
+    fn lookup_in(&self, network: &Network, now: u32, mac: Mac) -> Option<Place> {
         let station = &self.stations[*network.slots.get(&key(mac))? as usize];
         (!station.is_expired(now, network.ageing)).then_some(station.place)
     }
 
-    /// What can be said of a source without changing the table; `None` is news.
-    pub(super) fn judge(&self, now: u32, vni: u32, mac: Mac, from: Place) -> Option<Source> {
-        let network = self.networks.get(&vni)?;
+    fn judge_in(&self, network: &Network, now: u32, mac: Mac, from: Place) -> Option<Source> {
         let station = &self.stations[*network.slots.get(&key(mac))? as usize];
         if station.is_static {
             return Some(if station.place == from { Source::Known } else { Source::Pinned });
@@ -111,7 +125,7 @@ impl Table {
 
     /// Takes a source in. Judges once more, because another worker may have been faster.
     pub(super) fn learn(&mut self, now: u32, vni: u32, mac: Mac, from: Place) -> Source {
-        if let Some(source) = self.judge(now, vni, mac, from) {
+        if let Some(source) = self.networks.get(&vni).and_then(|network| self.judge_in(network, now, mac, from)) {
             return source;
         }
         if self.limits.of(from) == 0 || self.limits.max_entries == 0 {
