@@ -8,11 +8,16 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>)
         return None;
     }
     let tolerated = 1 + name.chars().count() / 4;
+    // Half a word is no slip of the pen, and still a good guess.
+    let begins = |candidate: &&str| name.len() >= 3 && candidate.starts_with(name);
+    let candidates: Vec<&str> = candidates.collect();
     candidates
-        .map(|candidate| (edits(name, candidate), candidate))
+        .iter()
+        .map(|&candidate| (edits(name, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= tolerated && *distance < candidate.len())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+        .or_else(|| candidates.iter().find(|&candidate| begins(candidate)).copied())
 }
 
 /// How many letters must be inserted, removed, replaced or swapped with their neighbour to make `a` from `b`
@@ -46,6 +51,7 @@ mod tests {
         assert_eq!(nearest("endpoint", keys()), Some("endpoints"));
         assert_eq!(nearest("pubilc_key", keys()), Some("public_key"));
         assert_eq!(nearest("Keep_alive", keys()), Some("keepalive"));
+        assert_eq!(nearest("keep", keys()), Some("keepalive"));
         assert_eq!(nearest("colour", keys()), None);
         assert_eq!(nearest(&"x".repeat(100_000), keys()), None);
     }
