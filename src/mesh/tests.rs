@@ -166,7 +166,9 @@ fn the_path_mtu_follows_a_pipe_that_changes_and_loses() {
             let wanted = match loss {
                 0 => 100,
                 5 => 98,
-                _ => 80,
+                10 => 80,
+                // At 20 % one test in twenty fails for nothing: the price of noticing a shrunken path within seconds.
+                _ => 60,
             };
             assert!(percent >= wanted, "{loss} % loss, {mtu}: right for {percent} % of the time");
         }
