@@ -62,7 +62,8 @@ fn everything_passes(from: &Container, to: &Container, inner_limit: usize, mtu: 
         let borders = steps.flat_map(|border| border.saturating_sub(10)..border + 10);
         let at_mtu = mtu - headers - 10..mtu - headers + 10;
         let sizes = (0..1600).step_by(13).chain(borders).chain(at_mtu);
-        let sizes = sizes.chain((1600..9100).step_by(577)).chain((9100..MAX_DATAGRAM).step_by(7919)).chain([MAX_DATAGRAM]);
+        let sizes =
+            sizes.chain((1600..9100).step_by(577)).chain((9100..MAX_DATAGRAM).step_by(7919)).chain([MAX_DATAGRAM]);
         every_size(&from.netns, &to.netns, any_port(address), sizes, &Stop::default()).unwrap();
         for (from, to, address) in [(from, to, address), (to, from, family(from, address))] {
             let stream = Stream::start(&from.netns, &to.netns, address);
@@ -258,7 +259,8 @@ fn a_member_that_floods_us_with_fragments_gets_no_memory_and_hinders_nobody() {
     }
     // Pieces that overlap, that contradict each other's end, and that are no multiple of eight.
     for n in 0..3000u16 {
-        for (flags, length) in [(MORE, 800), (MORE | 50, 800), (MORE | 200, 801), (300, 8), (310, 8), (MORE | 350, 8)] {
+        for (flags, length) in [(MORE, 800), (MORE | 50, 800), (MORE | 200, 801), (300, 8), (310, 8), (MORE | 350, 8)]
+        {
             let packet = mallory.packet(n, flags, 17, &bulk[..length]);
             mallory.send(&packet);
         }
@@ -288,7 +290,8 @@ fn a_member_that_floods_us_with_fragments_gets_no_memory_and_hinders_nobody() {
     let before = status(&lab, 1).traffic.tunnel_rx_frames;
     let frame = support::raw::frame(Mac::BROADCAST, Mac([2, 0, 0, 0, 6, 6]), 0x88b5, &[1; 1486]);
     let whole = mallory.frame_packet(100, 4242, &frame);
-    let (first, second) = (mallory.packet(4242, MORE, 17, &whole[20..820]), mallory.packet(4242, 100, 17, &whole[820..]));
+    let (first, second) =
+        (mallory.packet(4242, MORE, 17, &whole[20..820]), mallory.packet(4242, 100, 17, &whole[820..]));
     mallory.send(&second);
     mallory.send(&first);
     eventually("an honest packet is put together", || {
