@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use support::member::Member;
 use support::raw::{Raw, frame, udp_frame};
 use support::traffic::{Background, Pings, Stream, any_port};
-use support::{dropped, drops_grow, growth, memory, peer, peers_up, reaches, status};
+use support::{dropped, drops_grow, growth, logged, memory, peer, peers_up, reaches, status};
 use weft::control::request::{FdbEntry, Request, Response, Status};
 use weft::lab::generator::bulk_tcp;
 use weft::lab::link::Random;
@@ -41,6 +41,8 @@ const VNI: u32 = 100;
 const EXPERIMENT: u16 = 0x88b5;
 /// Memory that allocators and counters may take meanwhile.
 const FLAT: u64 = 8 << 20;
+/// What a daemon may have to say about it: it counts, it does not complain.
+const QUIET: u64 = 16 << 10;
 
 fn mac_of(container: &Container) -> Mac {
     inside(&container.netns, |netlink| netlink.link(CONTAINER_IFNAME).unwrap().unwrap().mac.unwrap())
@@ -206,6 +208,7 @@ fn what_is_not_from_a_peer_is_counted_for_what_it_is_and_harms_nobody() {
     let (answered, sent) = pings.between(Instant::now() - Duration::from_secs(60), Instant::now());
     assert!(answered * 10 >= sent * 9, "{answered} of {sent}");
     assert!(memory(&lab, 1) < resident + FLAT);
+    assert!(logged(&lab, 1) < QUIET, "{} bytes of log", logged(&lab, 1));
 }
 
 #[test]
@@ -252,7 +255,14 @@ fn fifty_thousand_forged_handshakes_a_second_stop_neither_traffic_nor_a_member_t
         counter.fetch_add(stranger.raw.send_many(&frames[at..at + 64]) as u64, Relaxed);
     });
     eventually("the flood has begun", || (sent.load(Relaxed) > 10_000).then_some(()));
-    let disturbed = throughput(&lab);
+    // The best of four, for the machine may be busy with other things.
+    let mut disturbed = 0.0f64;
+    for _ in 0..4 {
+        disturbed = disturbed.max(throughput(&lab));
+        if disturbed > undisturbed / 3.0 {
+            break;
+        }
+    }
     let rate = sent.load(Relaxed) as f64 / begun.elapsed().as_secs_f64();
 
     let joined = Instant::now();
@@ -276,9 +286,10 @@ fn fifty_thousand_forged_handshakes_a_second_stop_neither_traffic_nor_a_member_t
         growth(&before, &after)
     );
     assert!(rate > 30_000.0, "the generator managed only {rate:.0} a second");
-    assert!(disturbed > undisturbed / 6.0, "{disturbed:.2} of {undisturbed:.2} Gbit/s are left");
+    assert!(disturbed > undisturbed / 5.0, "{disturbed:.2} of {undisturbed:.2} Gbit/s are left");
     assert!(counted(&after) <= sent + 10, "{} counted of {sent}", counted(&after));
     assert!(grown < FLAT, "{grown} bytes more");
+    assert!(logged(&lab, 1) < QUIET, "{} bytes of log", logged(&lab, 1));
 }
 
 /// What a container sent and what became of it on its host, when nobody else says anything there.
@@ -423,6 +434,59 @@ fn addresses_a_bridge_must_not_take_are_dropped_under_their_reasons() {
     reaches(b, other);
 }
 
+/// A TCP or UDP super-frame, or a single frame, with its headers as a kernel makes them.
+fn honest_super_frame(random: &mut Random, macs: (Mac, Mac), from: Ipv4Addr, to: Ipv4Addr) -> (VnetHeader, Vec<u8>) {
+    let length = [1, 100, 1400, 3000, 20_000, 60_000][random.next_u64() as usize % 6];
+    let mut packet = udp_frame(macs, (from, 4000), (to, 5000), &bytes(random, length));
+    let tcp = random.next_u64() % 2 == 0 && length >= 100;
+    if tcp {
+        packet[23] = 6;
+        packet[24..26].fill(0);
+        support::raw::finish_ipv4(&mut packet[14..34]);
+        (packet[46], packet[47]) = (0x50, 0x10);
+    }
+    let header = VnetHeader {
+        flags: NEEDS_CSUM,
+        gso_type: if length < 1400 {
+            0
+        } else if tcp {
+            GSO_TCPV4
+        } else {
+            GSO_UDP_L4
+        },
+        hdr_len: if tcp { 54 } else { 42 },
+        gso_size: if length < 1400 { 0 } else { 1400 },
+        csum_start: 34,
+        csum_offset: if tcp { 16 } else { 6 },
+    };
+    (header, packet)
+}
+
+/// Makes one field of the header, or of the frame's own headers, something else.
+fn lie(random: &mut Random, header: &mut VnetHeader, packet: &mut Vec<u8>) {
+    let any = random.next_u64() as u16;
+    let mut pick = |of: &[u16]| of[random.next_u64() as usize % of.len()];
+    match any % 11 {
+        0 => header.flags = pick(&[0, 2, 3, 0xff]) as u8,
+        1 => {
+            let types = [0, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, GSO_TCPV4 | GSO_ECN, 3, 2, 0xff];
+            header.gso_type = types[usize::from(any / 11) % types.len()];
+        }
+        2 => header.hdr_len = pick(&[0, 14, 34, 1000, any]),
+        3 | 4 => header.gso_size = pick(&[1, 8, 100, 1401, 9000, 65_535, any]),
+        5 => header.csum_start = pick(&[0, 14, 33, 35, 54, 1000, any]),
+        6 => header.csum_offset = pick(&[0, 6, 16, 17, 65_535, any]),
+        7 => packet.truncate(usize::from(pick(&[14, 34, 42, 54, 60])).max(14)),
+        _ => {
+            // A byte of Ethernet's type, of IP's or of TCP's header.
+            let at = 12 + usize::from(any / 11) % 42;
+            if let Some(byte) = packet.get_mut(at) {
+                *byte = pick(&[0, 1, 4, 0x4f, 0x60, 0xff]) as u8;
+            }
+        }
+    }
+}
+
 #[test]
 fn forged_virtio_headers_from_a_container_change_nothing_for_others() {
     if !usable() {
@@ -441,37 +505,19 @@ fn forged_virtio_headers_from_a_container_change_nothing_for_others() {
     let (mut taken, mut refused) = (0u64, 0u64);
     for to in [b, local] {
         let macs = (sender.mac, mac_of(to));
-        for round in 0..3000 {
-            let length = [0, 1, 20, 60, 1400, 3000, 20_000, 60_000][round % 8];
-            let mut packet = udp_frame(macs, (a.v4, 4000), (to.v4, 5000), &bytes(&mut random, length));
-            match random.next_u64() % 4 {
-                // TCP as far as the header goes.
-                0 if packet.len() > 54 => {
-                    packet[23] = 6;
-                    packet[46] = (random.next_u64() % 256) as u8;
-                    packet[47] &= 0x3f;
-                    packet[24..26].fill(0);
-                    support::raw::finish_ipv4(&mut packet[14..34]);
-                }
-                1 => packet[12..14].copy_from_slice(&[0x86, 0xdd]),
-                2 => packet[14] = 0x4f,
-                _ => {}
+        for round in 0..6000 {
+            let (mut header, mut packet) = honest_super_frame(&mut random, macs, a.v4, to.v4);
+            // One or two lies each.
+            for _ in 0..1 + round % 2 {
+                lie(&mut random, &mut header, &mut packet);
             }
-            let pick = |random: &mut Random, of: &[u16]| of[random.next_u64() as usize % of.len()];
-            let any = random.next_u64() as u16;
-            let header = VnetHeader {
-                flags: [NEEDS_CSUM, 0, NEEDS_CSUM, 0xff][random.next_u64() as usize % 4],
-                gso_type: [0, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, GSO_TCPV4 | GSO_ECN, 3, 2, 0xff]
-                    [random.next_u64() as usize % 8],
-                hdr_len: pick(&mut random, &[0, 14, 34, 42, 54, 1000, any]),
-                gso_size: pick(&mut random, &[0, 1, 8, 500, 1448, 9000, 65_535, any]),
-                csum_start: pick(&mut random, &[0, 13, 14, 33, 34, 35, 54, 1000, any]),
-                csum_offset: pick(&mut random, &[0, 6, 16, 17, 65_535, any]),
-            };
             match sender.insist(&[&header.to_bytes()[..], &packet].concat()) {
                 Ok(()) => taken += 1,
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMSGSIZE)) => refused += 1,
                 Err(error) => panic!("{header:?}: {error}"),
+            }
+            if round % 50 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
     }
@@ -482,7 +528,11 @@ fn forged_virtio_headers_from_a_container_change_nothing_for_others() {
         growth(&account.before[0], &one),
         growth(&account.before[1], &two)
     );
-    assert!(taken > 300, "only {taken} of the headers got past the container's kernel");
+    // What goes into a tunnel comes out of it as it is.
+    for reason in ["bad_fragment", "malformed_packet", "malformed_inner_frame"] {
+        assert_eq!(more(&account.before[1], &two, reason), 0, "{reason}");
+    }
+    assert!(taken > 3000, "only {taken} of the headers got past the container's kernel");
     assert_eq!([one.pid, two.pid], pids);
     stream.finish();
     for to in [b, local] {
@@ -598,6 +648,7 @@ fn a_member_that_breaks_the_rules_inside_its_tunnel_is_counted_and_outdone() {
     peers_up(&lab, 1, 2);
     lab.kill_daemon(3, libc::SIGKILL).unwrap();
     let mut mallory = Member::join(lab.host(3), lab.host(1));
+    let mut random = Random(5);
     let (a, b) = (lab.container(1, 1), lab.container(2, 1));
     reaches(a, b);
     let stream = Stream::start(&b.netns, &a.netns, a.v4.into());
@@ -676,8 +727,25 @@ fn a_member_that_breaks_the_rules_inside_its_tunnel_is_counted_and_outdone() {
     let expect: BTreeMap<String, u64> = expect.into_iter().map(|(reason, n)| (reason.to_owned(), n)).collect();
     assert_eq!(grown, expect);
 
+    // Frames whose checksum is said to be partial, anywhere: delivered, or dropped here or by the container's kernel.
+    for n in 0..2000u64 {
+        let inner = frame(
+            mac_a,
+            station,
+            [EXPERIMENT, 0x0800, 0x86dd][n as usize % 3],
+            &bytes(&mut random, n as usize % 200),
+        );
+        let mut packet = mallory.frame_packet(VNI, 0, &inner);
+        packet[29] |= 0x20;
+        packet[35] = random.next_u64() as u8;
+        mallory.send(&packet);
+        if n % 64 == 0 {
+            mallory.listen(Duration::from_millis(1));
+        }
+    }
+    let after = status(&lab, 1);
+
     // Messages of the mesh: rubbish, probes to be answered, and ever other networks, as fast as they go.
-    let mut random = Random(5);
     let received = mallory.received;
     let begun = Instant::now();
     let mut slowest = Duration::ZERO;
@@ -711,6 +779,9 @@ fn a_member_that_breaks_the_rules_inside_its_tunnel_is_counted_and_outdone() {
         growth(&after, &status(&lab, 1))
     );
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    // All but a peer's share ends before it could crowd out others.
+    let refused = more(&after, &status(&lab, 1), "control_queue_full");
+    assert!(refused > 30_000 - 129 * (lasted.as_secs() + 2), "{refused} refused in {lasted:?}");
     // 64 messages a second are heeded; what the stations and the path need comes on top.
     let heeded = 64 * (lasted.as_secs() + 2);
     assert!(answers < 2 * heeded, "{answers} answers");
@@ -719,6 +790,7 @@ fn a_member_that_breaks_the_rules_inside_its_tunnel_is_counted_and_outdone() {
     reaches(a, b);
     let grown = memory(&lab, 1).saturating_sub(resident);
     assert!(grown < FLAT, "{grown} bytes more");
+    assert!(logged(&lab, 1) < QUIET, "{} bytes of log", logged(&lab, 1));
 }
 
 #[test]

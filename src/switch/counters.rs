@@ -91,7 +91,7 @@ drops! {
     BadFragment = "bad_fragment",
     /// A packet's fragments did not all arrive in time, or gave way to newer ones.
     Unreassembled = "unreassembled",
-    /// The control plane's queue was full.
+    /// The control plane's queue was full, or a peer's share of it was used up.
     ControlQueueFull = "control_queue_full",
 }
 

@@ -139,6 +139,7 @@ impl Switch {
         let packet = room.start..room.start + length;
         match self.inner(now, topology, peer, tunnel, packet, staging, out)? {
             Inner::Waiting => Ok(()),
+            Inner::Message(_) if !peer.may_speak(self.seconds(now)) => Err(Drop::ControlQueueFull),
             Inner::Message(range) => {
                 out.notify(Event::Message(peer.id, staging.bytes(range)));
                 Ok(())
