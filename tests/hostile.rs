@@ -1,7 +1,7 @@
 //! Strangers on the underlay, members and containers that send what they should not: everybody else is served, memory
 //! stays where it was, and each thing is counted under its reason.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 mod support;

@@ -2,7 +2,7 @@
 //!
 //! The lab's wire swallows every packet above its limit and tells nobody, as a firewall that drops ICMP does.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 mod support;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here sleeps for luck: traffic runs all the time, and each test waits until it is there again.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 mod support;

@@ -104,7 +104,7 @@ impl Switch {
         if outcome.session_up {
             self.session_up(now, peer, &mut tunnel, out);
         }
-        Ok(())
+        if outcome.limited { Err(Drop::HandshakeLimited) } else { Ok(()) }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the datagram and everything it meets")]
@@ -135,9 +135,12 @@ impl Switch {
         if length == 0 {
             return Ok(());
         }
-        peer.flow.received(length);
         let packet = room.start..room.start + length;
-        match self.inner(now, topology, peer, tunnel, packet, staging, out)? {
+        let inner = self.inner(now, topology, peer, tunnel, packet, staging, out)?;
+        if !matches!(inner, Inner::Message(_)) {
+            peer.flow.received(length);
+        }
+        match inner {
             Inner::Waiting => Ok(()),
             Inner::Message(_) if !peer.may_speak(self.seconds(now)) => Err(Drop::ControlQueueFull),
             Inner::Message(range) => {
