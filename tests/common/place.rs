@@ -15,8 +15,8 @@ use weft::lab::{Lab, Stop, process};
 /// What a lab of `hosts` hosts with `containers` containers each is built from.
 pub(crate) fn spec(hosts: usize, containers: usize) -> LabSpec {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let file = Path::new(file!()).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let name = format!("{file}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+    let (binary, pid) = (env!("CARGO_CRATE_NAME"), std::process::id());
+    let name = format!("{binary}-{pid}-{}", NUMBER.fetch_add(1, Relaxed));
     LabSpec { weft: WEFT.into(), ..LabSpec::new(name, hosts, containers) }
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn usable() -> bool {
         (Err(error), _) => error.to_string(),
         (_, Err(error)) => format!("/dev/net/tun: {error}"),
     };
-    skip::skipped(&why);
+    skip::say(&why);
     false
 }
 
