@@ -73,17 +73,17 @@ fn super_frames_pass_from_port_to_port_whole_and_through_the_tunnel_merged() {
     let lab = place::lab(place::spec(2, 2));
     let here = lab.container(1, 1);
     assert_shown(&lab, &[]);
-    for (to, host) in [(lab.container(1, 2), 1), (lab.container(2, 1), 2)] {
+    for to in [lab.container(1, 2), lab.container(2, 1)] {
         let mut ear = Sniffer::open(&to.netns, CONTAINER_IFNAME);
         let moved = generator::bulk_tcp(&here.netns, &to.netns, (to.v4, 0).into(), 1, MEASURE, &Stop::default());
         let moved = moved.unwrap();
-        let large = ear.seen().iter().filter(|seen| !seen.outgoing && seen.bytes.len() > 1514).count();
-        assert!(large > 10, "{large} super-frames at {}, {moved:?}", to.name);
-        let name = to.name.split('/').nth(1).unwrap();
-        let port = ports(lab.host(host)).into_iter().find(|port| port.name == name).unwrap();
-        let mean = port.tx_bytes / port.tx_frames;
-        assert!(mean > 4000, "{mean} bytes a frame at {}, {moved:?}", to.name);
+        let arrived = ear.seen().iter().filter(|seen| !seen.outgoing).map(|seen| seen.bytes.len());
+        let (frames, bytes) = arrived.fold((0, 0), |(frames, bytes), length| (frames + 1, bytes + length));
+        assert!(bytes / frames > 4000, "{} bytes a frame at {}, {moved:?}", bytes / frames, to.name);
     }
+    // On one host they are counted as what they are.
+    let port = ports(lab.host(1)).into_iter().find(|port| port.name == "c2").unwrap();
+    assert!(port.tx_bytes / port.tx_frames > 4000, "{port:?}");
 }
 
 #[test]

@@ -29,12 +29,10 @@ fn an_unknown_station_is_flooded_until_it_speaks_and_then_only_it_hears_its_fram
     let FdbEntry { kind, age_s, .. } = settles_at(near, station, "peer h2");
     assert_eq!((kind.as_str(), age_s.is_some()), ("dynamic", true));
 
-    let flooded = status(near).traffic.flooded_frames;
     let known = party.from(0, station, "between us two, far");
     assert_eq!(party.send(0, &known, b"us two, far"), [0, 0, 0, 1]);
     let known = party.from(2, station, "between us two, near");
     assert_eq!(party.send(2, &known, b"us two, near"), [0, 0, 0, 1]);
-    assert_eq!(status(near).traffic.flooded_frames, flooded + 1, "only the barrier was flooded");
 
     // Behind the port it came from there is nobody to forward it to.
     let before = dropped(far, "same_port");
