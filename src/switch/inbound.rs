@@ -133,9 +133,12 @@ impl Switch {
         if length == 0 {
             return Ok(());
         }
-        peer.flow.received(length);
         let packet = room.start..room.start + length;
-        match self.inner(now, topology, peer, tunnel, packet, staging, out)? {
+        let inner = self.inner(now, topology, peer, tunnel, packet, staging, out)?;
+        if !matches!(inner, Inner::Message(_)) {
+            peer.flow.received(length);
+        }
+        match inner {
             Inner::Waiting => Ok(()),
             Inner::Message(range) => {
                 out.notify(Event::Message(peer.id, staging.bytes(range)));

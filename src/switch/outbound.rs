@@ -251,7 +251,8 @@ impl<E: Egress> Sender<'_, E> {
     }
 
     fn packet(&mut self, start: usize, end: usize) {
-        self.switch.emit(self.now, self.peer, self.tunnel, &self.buffer[start..end], self.out);
+        self.peer.flow.sent(1, end - start);
+        self.switch.emit(self.now, self.tunnel, &self.buffer[start..end], self.out);
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Peer {
     pub address: Ipv4Addr,
     /// The 24 bits that name its tunnel in datagrams.
     pub index: u32,
-    /// Inner packets exchanged with it.
+    /// Inner packets with frames exchanged with it; messages of the mesh do not count.
     pub flow: Flow,
     tunnel: Mutex<Tunnel>,
     inner_limit: AtomicUsize,
