@@ -56,7 +56,7 @@ fn probe_here(wanted: TapOffload) -> Result<Probe, TapError> {
     let tap = Tap::create("weftprobe%d", TapOffload::default())?;
     bring_up(&tap)?;
     let off = || Err("switched off in the configuration".to_owned());
-    let needs_checksum = || Err("it needs the checksum offload, which is off".to_owned());
+    let needs_checksum = || Err("needs tap_checksum".to_owned());
 
     let checksum = TapOffload { checksum: true, ..TapOffload::default() };
     let checksum = if wanted.checksum { attempt(&tap, checksum, &udp(GSO_NONE)) } else { off() };
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(found.tso.unwrap_err(), "switched off in the configuration");
         let found = probed(TapOffload { checksum: false, ..EVERYTHING }).unwrap();
         assert_eq!(found.granted(), TapOffload::default());
-        assert!(found.uso.unwrap_err().contains("needs the checksum offload"));
+        assert!(found.uso.unwrap_err().contains("needs tap_checksum"));
     }
 
     #[test]
