@@ -67,10 +67,12 @@ pub enum ContainerError {
     },
     /// Nothing that runs containers is here.
     #[error(
-        "no container engine answers (looked for {}, and Podman's storage): start it, or set container_sockets; \
-         pid:N and netns:PATH need no engine", .looked_for.join(", ")
+        "cannot look for container '{name}': no container engine answers (looked for {}, and Podman's storage); start \
+         it, or set container_sockets; pid:N and netns:PATH need no engine", .looked_for.join(", ")
     )]
     NoEngine {
+        /// The name asked for.
+        name: String,
         /// The sockets tried.
         looked_for: Vec<String>,
     },
@@ -146,9 +148,10 @@ fn resolve_with(name: &str, sockets: &[PathBuf], storage: &Storage) -> Result<Ru
         (Some((engine, id, Ok(pid))), _) => Ok(Running { pid, id, engine }),
         (Some((engine, _, Err(state))), _) => Err(ContainerError::NotRunning { name, engine, state }),
         (None, Some((engine, source))) => Err(ContainerError::Engine { name, engine, source }),
-        (None, None) if asked.is_empty() => {
-            Err(ContainerError::NoEngine { looked_for: sockets.iter().map(|s| s.display().to_string()).collect() })
-        }
+        (None, None) if asked.is_empty() => Err(ContainerError::NoEngine {
+            name,
+            looked_for: sockets.iter().map(|s| s.display().to_string()).collect(),
+        }),
         (None, None) => Err(ContainerError::NotFound { name, asked }),
     }
 }
