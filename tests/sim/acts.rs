@@ -321,7 +321,9 @@ impl Play {
             }
             7 => {
                 let len = usize::from(self.world.port_mtu) + 23 - 42;
-                let (vnet, frame) = flow(station.mac, other).udp(&[(0, len)], false);
+                let datagrams = [(0, len), (1, len)];
+                let count = self.world.rng.range(1..3);
+                let (vnet, frame) = flow(station.mac, other).udp(&datagrams[..count], false);
                 refuse(self, vnet, &frame, Drop::OversizedFrame);
             }
             _ => {
