@@ -4,8 +4,6 @@
 //! seed, `WEFT_SIM_SEEDS=count` so many more than usual.
 
 #![allow(clippy::unwrap_used)]
-// What is shared with the tests of the tunnel is not all needed here.
-#![allow(dead_code)]
 
 mod sim;
 

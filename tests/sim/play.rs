@@ -13,7 +13,7 @@
 
 use super::frames::{Flow, Kind, MIN_DATAGRAM, Unit};
 use super::ledger::Ledger;
-use super::world::{Acquaintance, DATA, Datagram, Delivery, KEEPALIVE_LEN, LIMITS, Link, RESPONSE, World, endpoint};
+use super::world::{Acquaintance, DATA, Delivery, KEEPALIVE_LEN, LIMITS, RESPONSE, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,8 +27,8 @@ use weft::wire::vnet::{self, VnetHeader};
 
 /// Packets that may wait for one session: `WAITING_PACKETS` of the tunnel.
 const MAX_WAITING: usize = 32;
-const MS: Duration = Duration::from_millis(1);
-const S: Duration = Duration::from_secs(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
+pub(super) const S: Duration = Duration::from_secs(1);
 
 /// Reasons that end a datagram before it is known to carry a frame.
 const OF_DATAGRAMS: &[Drop] = &[
@@ -55,13 +55,13 @@ const OF_TUNNEL_FRAMES: &[Drop] = &[
 ];
 
 #[derive(Debug, Clone)]
-struct Station {
-    mac: Mac,
-    vni: u32,
-    host: usize,
-    port: PortId,
+pub(super) struct Station {
+    pub(super) mac: Mac,
+    pub(super) vni: u32,
+    pub(super) host: usize,
+    pub(super) port: PortId,
     /// Every switch has a static entry for it.
-    pinned: bool,
+    pub(super) pinned: bool,
 }
 
 /// What of a host is compared before and after.
@@ -69,7 +69,6 @@ struct Snapshot {
     drops: Vec<u64>,
     data: usize,
     waiting: usize,
-    flooded: u64,
     tunnel_rx: u64,
 }
 
@@ -80,7 +79,6 @@ impl Snapshot {
             drops: Drop::ALL.iter().map(|&reason| host.dropped(reason)).collect(),
             data: host.sent[usize::from(DATA)],
             waiting: host.peers.values().map(|peer| peer.tunnel().waiting()).sum(),
-            flooded: host.switch.counters.flooded_frames.load(Relaxed),
             tunnel_rx: host.switch.counters.tunnel_rx_frames.load(Relaxed),
         }
     }
@@ -99,14 +97,22 @@ struct Fan {
     drops: u64,
 }
 
+/// How a frame enters a switch.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Way {
+    Port,
+    Announcement,
+}
+
 pub(crate) struct Play {
     pub(crate) world: World,
     pub(crate) ledger: Ledger,
-    seed: u64,
-    stations: Vec<Station>,
+    pub(super) seed: u64,
+    pub(super) stations: Vec<Station>,
     /// The flow of a station's frames to an address.
     flows: BTreeMap<(Mac, u32, Mac, u8), Flow>,
-    calm: bool,
+    flow_ids: u32,
+    pub(super) calm: bool,
 }
 
 impl std::ops::Drop for Play {
@@ -125,7 +131,8 @@ impl std::ops::Drop for Play {
 impl Play {
     pub(crate) fn new(seed: u64) -> Self {
         let mut world = World::new(seed, 2 + (seed % 3) as usize);
-        world.link.mtu = *world.rng.pick(&[1280, 1420, 1500, 1500]);
+        let mtu = *world.rng.pick(&[1280, 1420, 1500, 1500]);
+        world.set_mtu(mtu);
         world.port_mtu = *world.rng.pick(&[1500, 1500, 1280, 9000]);
         for (a, b) in world.pairs() {
             let keepalive = world.rng.one_in(3).then_some(25);
@@ -133,7 +140,7 @@ impl Play {
             world.introduce(a, b, &Acquaintance { keepalive, takes_partial, ..Acquaintance::default() });
         }
         let (flows, ledger) = (BTreeMap::new(), Ledger::default());
-        let mut play = Self { world, ledger, seed, stations: Vec::new(), flows, calm: true };
+        let mut play = Self { world, ledger, seed, stations: Vec::new(), flows, flow_ids: 0, calm: true };
         let vnis: Vec<u32> = (0..play.world.rng.range(1..4)).map(|n| 100 + n as u32).collect();
         for host in 0..play.world.hosts.len() {
             for &vni in &vnis {
@@ -152,7 +159,7 @@ impl Play {
         play
     }
 
-    fn add_port(&mut self, host: usize, vni: u32) {
+    pub(super) fn add_port(&mut self, host: usize, vni: u32) {
         let mac = self.fresh_mac();
         let port = self.world.add_port(host, vni, mac);
         self.ledger.port(port, vni);
@@ -167,12 +174,18 @@ impl Play {
         self.pin();
     }
 
-    fn fresh_mac(&mut self) -> Mac {
+    /// A number that no flow has.
+    pub(super) fn fresh_flow(&mut self) -> u32 {
+        self.flow_ids += 1;
+        self.flow_ids
+    }
+
+    pub(super) fn fresh_mac(&mut self) -> Mac {
         Mac::local(self.world.rng.bytes())
     }
 
     /// Gives all switches the static entries they should have.
-    fn pin(&mut self) {
+    pub(super) fn pin(&mut self) {
         for (n, host) in self.world.hosts.iter().enumerate() {
             for station in self.stations.iter().filter(|station| station.pinned) {
                 let peer = host.peers.get(&station.host).map(|peer| Place::Peer(peer.id));
@@ -211,7 +224,7 @@ impl Play {
         let quiet = (train.len() as u64).checked_sub(frames + dropped);
         let quiet = self.ensure(quiet.is_some(), || "more came out of a train than there was in it", quiet);
         let may_be_quiet = train.len() - of(DATA) + keepalives;
-        let fragments = self.world.link.mtu < usize::from(self.world.port_mtu) + 128;
+        let fragments = self.world.narrowest < usize::from(self.world.port_mtu) + 128;
         self.ensure(fragments || quiet <= Some(may_be_quiet as u64), || "datagrams vanished uncounted", ());
 
         // A flooded frame goes to several ports in pieces of its own; what was merged goes to one.
@@ -247,7 +260,7 @@ impl Play {
         self.ensure(waiting <= MAX_WAITING, || "too many packets wait", waiting);
     }
 
-    fn ensure<T: std::fmt::Debug>(&self, right: bool, what: impl FnOnce() -> &'static str, value: T) -> T {
+    pub(super) fn ensure<T: std::fmt::Debug>(&self, right: bool, what: impl FnOnce() -> &'static str, value: T) -> T {
         assert!(right, "seed {}: {}: {value:?}", self.seed, what());
         value
     }
@@ -268,18 +281,18 @@ impl Play {
         }
     }
 
-    fn port_of(&self, station: &Station) -> Option<Arc<Port>> {
+    pub(super) fn port_of(&self, station: &Station) -> Option<Arc<Port>> {
         self.world.hosts[station.host].ports.iter().find(|port| port.id == station.port).cloned()
     }
 
     /// Station `s` sends something of a random shape to this address.
-    fn send(&mut self, s: usize, to: Mac) {
+    pub(super) fn send(&mut self, s: usize, to: Mac) {
         let station = self.stations[s].clone();
         let shape = self.world.rng.next();
         let kind = [Kind::Tcp, Kind::Udp, Kind::Tcp, Kind::Raw][(shape % 4) as usize];
         let (v6, tagged) = (shape & 4 != 0, shape & 0x38 == 0);
         let class = kind as u8 | u8::from(v6) << 2 | u8::from(tagged) << 3;
-        let fresh = self.flows.len() as u32 + 1;
+        let fresh = self.fresh_flow();
         let tags = if tagged { vec![42] } else { Vec::new() };
         let flow = Flow { id: fresh, kind, v6, source: station.mac, destination: to, tags };
         let flow = self.flows.entry((station.mac, station.vni, to, class)).or_insert(flow).clone();
@@ -294,7 +307,7 @@ impl Play {
         self.world
             .note(|| format!("{mac} sends {to} {} bytes, gso {gso}, {kind:?} {} to {last:?}", frame.len(), flow.id));
         let before = self.world.hosts[station.host].switch.counters.flooded_frames.load(Relaxed);
-        self.input(&station, vnet, &frame, &flow);
+        self.input(&station, vnet, &frame, &flow, Way::Port);
         let flooded = self.world.hosts[station.host].switch.counters.flooded_frames.load(Relaxed) - before;
         if self.calm && self.stations.iter().any(|other| other.mac == to && other.vni == station.vni) {
             self.ensure(flooded == 0, || "known unicast was flooded", ());
@@ -333,13 +346,34 @@ impl Play {
         }
     }
 
-    /// A frame enters a port, and goes where the FDB says.
-    fn input(&mut self, station: &Station, vnet: VnetHeader, frame: &[u8], flow: &Flow) {
+    /// The switch of station `s` announces it: a frame that the daemon made.
+    pub(super) fn announce(&mut self, s: usize) {
+        let station = self.stations[s].clone();
+        let (id, destination) = (self.fresh_flow(), Mac::BROADCAST);
+        let flow = Flow { id, kind: Kind::Raw, v6: false, source: station.mac, destination, tags: Vec::new() };
+        self.ledger.open(&flow, station.vni);
+        let (vnet, frame) = flow.raw(0, 42);
+        let receivers = self.calm.then(|| self.receivers(&station, destination));
+        let unit = Unit::Datagram { number: 0, len: 42 };
+        self.ledger.sent(id, station.port, &[unit], receivers.as_deref());
+        self.world.note(|| format!("{} is announced", station.mac));
+        self.input(&station, vnet, &frame, &flow, Way::Announcement);
+    }
+
+    /// A frame enters a switch, and goes where the FDB says.
+    pub(super) fn input(&mut self, station: &Station, vnet: VnetHeader, frame: &[u8], flow: &Flow, way: Way) {
         let Some(port) = self.port_of(station) else { return };
         let n = station.host;
         let before = Snapshot::of(&self.world, n);
-        let fan = self.fan(station, vnet, frame.len(), flow);
-        self.world.port_input(n, &port, vnet, frame);
+        let mut fan = self.fan(station, vnet, frame.len(), flow);
+        match way {
+            Way::Port => self.world.port_input(n, &port, vnet, frame),
+            Way::Announcement => {
+                self.world.announce(n, &port, frame);
+                // Nobody lost anything when nobody is there to hear it.
+                fan.drops = 0;
+            }
+        }
         let after = Snapshot::of(&self.world, n);
         let deliveries = std::mem::take(&mut self.world.hosts[n].out.deliveries);
         let displaced = after.drops_since(&before, &[Drop::TunnelQueueFull]);
@@ -379,7 +413,7 @@ impl Play {
     }
 
     /// A frame enters a port and ends there, for this reason.
-    fn refused(&mut self, station: &Station, vnet: VnetHeader, frame: &[u8], reason: Drop) {
+    pub(super) fn refused(&mut self, station: &Station, vnet: VnetHeader, frame: &[u8], reason: Drop) {
         let Some(port) = self.port_of(station) else { return };
         let n = station.host;
         let before = Snapshot::of(&self.world, n);
@@ -390,326 +424,6 @@ impl Play {
         assert_eq!(after.drops_since(&before, Drop::ALL), 1, "seed {}: not only {reason:?}", self.seed);
         assert_eq!((after.data, after.waiting), (before.data, before.waiting), "seed {}: {reason:?}", self.seed);
         assert!(self.world.hosts[n].out.deliveries.is_empty(), "seed {}: {reason:?}", self.seed);
-    }
-
-    /// Station `s` sends something that no switch may pass on.
-    fn misbehave(&mut self, s: usize) {
-        let station = self.stations[s].clone();
-        let (kind, tags) = (Kind::Udp, Vec::new());
-        let flow = |source, destination| Flow { id: 0, kind, v6: false, source, destination, tags: tags.clone() };
-        let other = self.fresh_mac();
-        let (vnet, good) = flow(station.mac, other).udp(&[(0, 64)], true);
-        let refuse = |play: &mut Self, vnet, frame: &[u8], reason| play.refused(&station, vnet, frame, reason);
-        match self.world.rng.range(0..9) {
-            0 => {
-                let cut = self.world.rng.range(0..14);
-                refuse(self, VnetHeader::default(), &good[..cut], Drop::MalformedFrame);
-            }
-            1 => {
-                let mut tag = good[..12].to_vec();
-                tag.extend([0x81, 0, 0, 7, 0x81, 0, 0]);
-                let cut = self.world.rng.range(14..19);
-                refuse(self, VnetHeader::default(), &tag[..if cut == 18 { 19 } else { cut }], Drop::MalformedFrame);
-            }
-            2 => {
-                let gso_type = *self.world.rng.pick(&[2, vnet::GSO_UDP, 6, 0x80, 0x85, 0xff]);
-                refuse(self, VnetHeader { gso_type, ..vnet }, &good, Drop::MalformedFrame);
-            }
-            3 => {
-                let beyond = self.world.rng.range(good.len() - 7..65_536) as u16;
-                refuse(self, VnetHeader { csum_start: beyond, ..vnet }, &good, Drop::MalformedFrame);
-            }
-            4 => {
-                // It would rewrite the addresses that were just checked.
-                let csum_start = self.world.rng.range(0..34) as u16;
-                refuse(self, VnetHeader { csum_start, ..vnet }, &good, Drop::MalformedFrame);
-            }
-            5 => {
-                let mut source = *self.world.rng.pick(&[Mac([0; 6]), Mac::BROADCAST, station.mac]);
-                if source == station.mac {
-                    source.0[0] |= 1;
-                }
-                let (vnet, frame) = flow(source, other).udp(&[(0, 64)], true);
-                refuse(self, vnet, &frame, Drop::InvalidSource);
-            }
-            6 => {
-                let reserved = Mac([1, 0x80, 0xc2, 0, 0, self.world.rng.range(0..16) as u8]);
-                let (vnet, frame) = flow(station.mac, reserved).udp(&[(0, 64)], true);
-                refuse(self, vnet, &frame, Drop::ReservedDestination);
-            }
-            7 => {
-                let len = usize::from(self.world.port_mtu) + 23 - 42;
-                let (vnet, frame) = flow(station.mac, other).udp(&[(0, len)], false);
-                refuse(self, vnet, &frame, Drop::OversizedFrame);
-            }
-            _ => {
-                let elsewhere =
-                    |other: &&Station| other.pinned && other.vni == station.vni && other.port != station.port;
-                let Some(victim) = self.stations.iter().find(elsewhere).map(|victim| victim.mac) else { return };
-                let (vnet, frame) = flow(victim, other).udp(&[(0, 64)], true);
-                let host = &self.world.hosts[station.host];
-                let known = host.switch.fdb.snapshot(0).iter().any(|entry| entry.is_static && entry.mac == victim);
-                if known {
-                    refuse(self, vnet, &frame, Drop::SpoofedSource);
-                }
-            }
-        }
-    }
-
-    // ---- the acts ------------------------------------------------------------------------------------------------
-
-    fn any_station(&mut self) -> Option<usize> {
-        (!self.stations.is_empty()).then(|| self.world.rng.range(0..self.stations.len()))
-    }
-
-    /// To another station of its network mostly, else to a group, else to nobody.
-    fn any_destination(&mut self, s: usize) -> Mac {
-        let (vni, mac) = (self.stations[s].vni, self.stations[s].mac);
-        let others: Vec<Mac> = self
-            .stations
-            .iter()
-            .filter(|other| other.vni == vni && other.mac != mac)
-            .map(|other| other.mac)
-            .collect();
-        match self.world.rng.range(0..8) {
-            0 => Mac::BROADCAST,
-            1 => Mac([0x33, 0x33, 0, 0, 0, 1]),
-            2 => self.fresh_mac(),
-            _ if others.is_empty() => Mac::BROADCAST,
-            _ => *self.world.rng.pick(&others),
-        }
-    }
-
-    fn announce_all(&mut self) {
-        for s in 0..self.stations.len() {
-            self.send(s, Mac::BROADCAST);
-        }
-        self.run(S);
-    }
-
-    /// Nothing is lost: everything arrives where it should, once.
-    pub(crate) fn calm(&mut self, steps: usize) {
-        self.calm = true;
-        self.world.note(|| "calm".to_owned());
-        self.announce_all();
-        for _ in 0..steps {
-            let Some(s) = self.any_station() else { break };
-            match self.world.rng.range(0..12) {
-                0 => self.misbehave(s),
-                1 => self.move_station(s),
-                2 => {
-                    let span = MS * self.world.rng.range(0..3000) as u32;
-                    self.run(span);
-                }
-                _ => {
-                    let to = self.any_destination(s);
-                    self.send(s, to);
-                    if self.world.rng.one_in(2) {
-                        self.run(MS);
-                    }
-                }
-            }
-        }
-        self.settle();
-    }
-
-    fn settle(&mut self) {
-        self.run(S);
-        assert_eq!(self.world.too_big, 0, "seed {}: datagrams larger than the path", self.seed);
-        if let Err(objection) = self.ledger.settle() {
-            panic!("seed {}: {objection}", self.seed);
-        }
-    }
-
-    /// A station appears behind another port of its network and says so. In a calm all hear it before anybody goes on.
-    fn move_station(&mut self, s: usize) {
-        let vni = self.stations[s].vni;
-        let places =
-            self.world.hosts.iter().enumerate().flat_map(|(n, host)| host.ports.iter().map(move |port| (n, port)));
-        let places: Vec<_> = places.filter(|(_, port)| port.vni == vni).map(|(n, port)| (n, port.id)).collect();
-        if places.is_empty() {
-            return;
-        }
-        if self.calm {
-            self.run(100 * MS);
-        }
-        let (host, port) = *self.world.rng.pick(&places);
-        (self.stations[s].host, self.stations[s].port) = (host, port);
-        let mac = self.stations[s].mac;
-        self.world.note(|| format!("{mac} moves to {port:?} on host {host}"));
-        self.pin();
-        self.send(s, Mac::BROADCAST);
-        if self.calm {
-            self.run(100 * MS);
-        }
-    }
-
-    /// Whatever can go wrong does.
-    pub(crate) fn storm(&mut self, steps: usize) {
-        self.calm = false;
-        let mtu = self.world.link.mtu;
-        for _ in 0..steps {
-            let hosts = self.world.hosts.len();
-            let (a, b) = {
-                let pairs = self.world.pairs();
-                *self.world.rng.pick(&pairs)
-            };
-            match self.world.rng.range(0..60) {
-                0 => {
-                    self.world.note(|| format!("host {a} restarts"));
-                    self.world.reboot(a);
-                    self.pin();
-                }
-                1 => {
-                    self.world.note(|| format!("host {a} forgets host {b}"));
-                    self.world.part(a, b);
-                }
-                2 => self.meet(),
-                3 | 4 => {
-                    self.world.note(|| format!("nothing goes from host {a} to host {b}"));
-                    self.world.cut.insert((a, b));
-                }
-                5 | 6 => {
-                    self.world.note(|| "all links heal".to_owned());
-                    self.world.cut.clear();
-                }
-                7 => {
-                    let loss = *self.world.rng.pick(&[0.0, 0.01, 0.1, 0.4]);
-                    let jitter = *self.world.rng.pick(&[Duration::ZERO, MS, 20 * MS, 300 * MS]);
-                    let duplication = *self.world.rng.pick(&[0.0, 0.05, 0.3]);
-                    self.world.note(|| format!("loss {loss}, jitter {jitter:?}, duplication {duplication}"));
-                    self.world.link = Link { loss, jitter, duplication, mtu, ..Link::default() };
-                }
-                8 => {
-                    let vnis: BTreeSet<u32> = self.stations.iter().map(|station| station.vni).chain([100]).collect();
-                    let vnis: Vec<u32> = vnis.into_iter().collect();
-                    let vni = *self.world.rng.pick(&vnis);
-                    self.add_port(self.seed as usize % hosts, vni);
-                }
-                9 => self.remove_port(a),
-                10 => {
-                    let span = S * self.world.rng.range(1..700) as u32;
-                    self.world.note(|| format!("silence for {span:?}"));
-                    self.run(span);
-                }
-                11 => self.rubbish(a),
-                12 => self.flood_addresses(),
-                13..20 => {
-                    let span = MS * self.world.rng.range(0..2000) as u32;
-                    self.run(span);
-                }
-                n => {
-                    let Some(s) = self.any_station() else { continue };
-                    match n {
-                        20 | 21 => self.misbehave(s),
-                        22 => self.move_station(s),
-                        _ => {
-                            let to = self.any_destination(s);
-                            self.send(s, to);
-                            if self.world.rng.one_in(2) {
-                                self.run(3 * MS);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn remove_port(&mut self, host: usize) {
-        let Some(port) = self.world.hosts[host].ports.first().map(|port| port.id) else { return };
-        self.world.note(|| format!("{port:?} disappears from host {host}"));
-        self.stations.retain(|station| station.port != port);
-        self.world.remove_port(host, port);
-        for other in &self.world.hosts {
-            // As control does, when it learns that an attachment ended.
-            for entry in other.switch.fdb.snapshot(0).iter().filter(|entry| entry.is_static) {
-                if !self.stations.iter().any(|station| (station.mac, station.vni) == (entry.mac, entry.vni)) {
-                    other.switch.fdb.remove_static(entry.vni, entry.mac, entry.place);
-                }
-            }
-        }
-    }
-
-    /// Everybody knows everybody again.
-    fn meet(&mut self) {
-        for (a, b) in self.world.pairs() {
-            if !self.world.hosts[a].peers.contains_key(&b) {
-                self.world.introduce(a, b, &Acquaintance::default());
-            }
-        }
-        self.world.note(|| "all hosts know one another".to_owned());
-        self.pin();
-    }
-
-    fn rubbish(&mut self, host: usize) {
-        for _ in 0..20 {
-            let len = self.world.rng.range(1..200);
-            let mut bytes: Vec<u8> = (0..len).map(|_| self.world.rng.next() as u8).collect();
-            if self.world.rng.one_in(2) && len > 4 {
-                bytes[..4].copy_from_slice(&[self.world.rng.range(1..5) as u8, 0, 0, 0]);
-            }
-            let (from, to) = (endpoint(99), self.world.hosts[host].endpoint);
-            self.world.network(Datagram { from, to, bytes });
-        }
-    }
-
-    /// A container floods its switch with source addresses.
-    fn flood_addresses(&mut self) {
-        let Some(s) = self.any_station() else { return };
-        let station = self.stations[s].clone();
-        self.world.note(|| format!("{:?} floods addresses", station.port));
-        for _ in 0..100 {
-            let (source, destination) = (self.fresh_mac(), self.fresh_mac());
-            let id = self.flows.len() as u32 + 1;
-            let flow = Flow { id, kind: Kind::Raw, v6: false, source, destination, tags: Vec::new() };
-            self.flows.insert((source, station.vni, destination, 0), flow.clone());
-            self.ledger.open(&flow, station.vni);
-            let (vnet, frame) = flow.raw(0, 50);
-            self.ledger.sent(id, station.port, &[Unit::Datagram { number: 0, len: 50 }], None);
-            self.input(&station, vnet, &frame, &flow);
-        }
-    }
-
-    /// The faults end; after half a minute in which everybody speaks, everything must be as if nothing had been.
-    pub(crate) fn heal(&mut self) {
-        self.world.link = Link { mtu: self.world.link.mtu, ..Link::default() };
-        self.world.cut.clear();
-        self.meet();
-        for _ in 0..30 {
-            for s in 0..self.stations.len() {
-                self.send(s, Mac::BROADCAST);
-            }
-            for (a, b) in self.world.pairs() {
-                self.world.connect(a, b);
-            }
-            self.run(S);
-        }
-        for (a, b) in self.world.pairs() {
-            // A session that nobody used may have come to its end just here.
-            let live = |world: &World| world.hosts[a].peers[&b].tunnel().is_live();
-            if !live(&self.world) {
-                self.world.connect(a, b);
-                self.run(100 * MS);
-            }
-            self.ensure(live(&self.world), || "a session did not come back", (a, b));
-        }
-        // Every station to every other of its network.
-        self.calm = true;
-        for s in 0..self.stations.len() {
-            let (mac, vni) = (self.stations[s].mac, self.stations[s].vni);
-            let others: Vec<Mac> = self
-                .stations
-                .iter()
-                .filter(|other| other.vni == vni && other.mac != mac)
-                .map(|other| other.mac)
-                .collect();
-            for to in others {
-                self.send(s, to);
-            }
-            self.run(100 * MS);
-        }
-        self.settle();
     }
 }
 
