@@ -27,7 +27,7 @@ pub(crate) fn usable() -> bool {
         (Err(error), _) => error.to_string(),
         (_, Err(error)) => format!("/dev/net/tun: {error}"),
     };
-    skip::skipped(&why);
+    skip::say(&why);
     false
 }
 
