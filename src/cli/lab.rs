@@ -7,19 +7,24 @@ use super::table::Table;
 use super::{complain, show};
 use crate::control::request::Response;
 use crate::lab::link::LinkSettings;
-use crate::lab::spec::{LabSpec, Underlay};
+use crate::lab::ping::Pinger;
+use crate::lab::report::human;
+use crate::lab::spec::{CONTAINER_IFNAME, LabSpec, Underlay};
 use crate::lab::supervise::{self, LabStatus};
 use crate::lab::{LabError, Stop, bench, privileges, registry, tour};
 use clap::{Args, Subcommand, ValueHint};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// The name of a lab that was given none.
 const DEFAULT_NAME: &str = "lab";
+/// How long a ping may take.
+const PING_PATIENCE: Duration = Duration::from_secs(5);
 /// Keys of `[offload]`.
 const OFFLOADS: [&str; 6] = ["tap_checksum", "tap_tso", "tap_uso", "merge", "udp_segment", "udp_gro"];
 
@@ -39,6 +44,8 @@ enum LabCommand {
     Up(UpArgs),
     /// Run a command inside a host or container of a lab
     Exec(ExecArgs),
+    /// Ping from inside a host or container of a lab; needs no tool
+    Ping(PingArgs),
     /// Show the labs that run
     Status(StatusArgs),
     /// End a lab
@@ -136,6 +143,23 @@ struct ExecArgs {
 }
 
 #[derive(Debug, Args)]
+struct PingArgs {
+    /// The lab's name
+    #[arg(long, default_value = DEFAULT_NAME)]
+    name: String,
+    /// How many times
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    count: usize,
+    /// Bytes of payload
+    #[arg(long, value_name = "BYTES", default_value_t = 56)]
+    size: usize,
+    /// From a host (h1) or a container (h1/c1)
+    from: String,
+    /// To an address, or to a host or container of the lab
+    to: String,
+}
+
+#[derive(Debug, Args)]
 struct StatusArgs {
     /// Only the lab of this name
     #[arg(long)]
@@ -179,6 +203,7 @@ pub fn run(args: LabArgs) -> ExitCode {
         None => return show_tour(&args.tour),
         Some(LabCommand::Up(args)) => up(&args),
         Some(LabCommand::Exec(args)) => exec(&args),
+        Some(LabCommand::Ping(args)) => ping(&args),
         Some(LabCommand::Status(args)) => status(&args),
         Some(LabCommand::Down(args)) => down(&args),
         Some(LabCommand::Bench(args)) => show_bench(&args),
@@ -235,7 +260,7 @@ fn tour_text(report: &tour::Report) -> String {
     }
     text.push_str(&format!("\n{}", steps.render()));
     if report.ok {
-        text.push_str("\nEvery step held. To play: weft lab up\n");
+        text.push_str(&format!("\nEvery step held. To play: {} lab up\n", program()));
     }
     text
 }
@@ -248,14 +273,15 @@ fn up(args: &UpArgs) -> Result<(), LabError> {
     }
     let lab = supervise::up(&spec)?;
     let option = if args.name == DEFAULT_NAME { String::new() } else { format!(" --name {}", args.name) };
+    let weft = program();
     let first = lab.hosts.first().and_then(|host| host.containers.first());
     let last = lab.hosts.last().and_then(|host| host.containers.last());
     let mut text = format!("Lab {} is up: {} hosts.\n\n", lab.name, lab.hosts.len());
     if let (Some(from), Some(to)) = (first, last) {
-        text.push_str(&format!("  weft lab exec{option} {} -- ping {}\n", from.name, to.v4));
+        text.push_str(&format!("  {weft} lab ping{option} {} {}\n", from.name, to.name));
     }
-    text.push_str(&format!("  weft lab exec{option} h1 -- weft status\n"));
-    text.push_str(&format!("  weft lab status{option}\n  weft lab down{option}\n"));
+    text.push_str(&format!("  {weft} lab exec{option} h1 -- weft status\n"));
+    text.push_str(&format!("  {weft} lab status{option}\n  {weft} lab down{option}\n"));
     print(&text);
     Ok(())
 }
@@ -265,6 +291,27 @@ fn exec(args: &ExecArgs) -> Result<(), LabError> {
     match supervise::exec(&lab, &args.place, &args.command)? {}
 }
 
+fn ping(args: &PingArgs) -> Result<(), LabError> {
+    let lab = registry::find(&registry::base(), &args.name)?;
+    let to = match args.to.parse() {
+        Ok(address) => address,
+        Err(_) => lab.address(&args.to).ok_or_else(|| {
+            let text = format!("'{}' is neither an IP address nor a host or container of lab {}", args.to, lab.name);
+            LabError::Refused(text)
+        })?,
+    };
+    let (netns, _) = supervise::place(&lab, &args.from)?;
+    let failed = |source| LabError::Ping { from: args.from.clone(), to: args.to.clone(), source };
+    let link_local = matches!(to, IpAddr::V6(to) if to.is_unicast_link_local());
+    let mut pinger = Pinger::open(&netns, to, link_local.then_some(CONTAINER_IFNAME)).map_err(failed)?;
+    for number in 1..=args.count.max(1) {
+        // The first may meet a handshake and an address resolution.
+        let delay = pinger.until(args.size, PING_PATIENCE).map_err(failed)?;
+        print(&format!("{} → {to}: {} bytes, answer {number} after {}\n", args.from, args.size, human(delay)));
+    }
+    Ok(())
+}
+
 fn status(args: &StatusArgs) -> Result<(), LabError> {
     let labs = supervise::status(&registry::base(), args.name.as_deref())?;
     if args.json {
@@ -272,7 +319,7 @@ fn status(args: &StatusArgs) -> Result<(), LabError> {
         return Ok(());
     }
     if labs.is_empty() {
-        print("No lab is running. Start one: weft lab up\n");
+        print(&format!("No lab is running. Start one: {} lab up\n", program()));
     }
     for LabStatus { lab, daemons } in &labs {
         let mut places = Table::new(&["WHERE", "ADDRESSES", ""]);
@@ -290,7 +337,16 @@ fn status(args: &StatusArgs) -> Result<(), LabError> {
 
 fn down(args: &DownArgs) -> Result<(), LabError> {
     let base = registry::base();
-    let labs = if args.all { registry::list(&base)? } else { vec![registry::find(&base, &args.name)?] };
+    let was_there = base.join(&args.name).exists();
+    let labs = match registry::find(&base, &args.name) {
+        _ if args.all => registry::list(&base)?,
+        Ok(lab) => vec![lab],
+        Err(_) if was_there && !base.join(&args.name).exists() => {
+            print(&format!("Lab {} is gone: its process had died already.\n", args.name));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
     for lab in &labs {
         supervise::down(&base, lab)?;
         print(&format!("Lab {} is gone.\n", lab.name));
@@ -326,6 +382,12 @@ fn show_bench(args: &BenchArgs) -> Result<(), LabError> {
     }
     print(&text);
     Ok(())
+}
+
+/// This program as it was called, so that what we suggest can be typed where it is not installed.
+fn program() -> String {
+    let called = std::env::args_os().next().filter(|name| !name.is_empty());
+    called.map_or_else(|| "weft".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Gets the rights the lab needs, and a flag that Ctrl-C sets.
@@ -418,6 +480,7 @@ mod tests {
         assert_eq!((settings.loss, settings.delay), (5.0, Duration::from_millis(10)));
         parse("bench --iperf3 --offload-off tap_tso --offload-off merge").unwrap();
         parse("down --all").unwrap();
+        parse("ping h1/c1 h2/c1 --size 10000").unwrap();
     }
 
     #[test]

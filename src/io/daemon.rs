@@ -132,7 +132,8 @@ fn start(
     let outbox = Outbox::new(switch.clone(), sockets[0].clone(), table.clone(), events.notices.0.clone());
     let (seek, resolve) = start_finders(&events.found.0, config.node.container_sockets.clone())
         .map_err(|error| format!("cannot start a thread: {error}"))?;
-    let machine = Machine::new(path.to_owned(), tap_offload, table, store, workers, outbox, seek, resolve, report);
+    let machine =
+        Machine::new(path.to_owned(), tap_offload, table, store, workers, sockets, outbox, seek, resolve, report);
     let left = machine.left_ports();
     let mut control = Control::new(machine, config, identity, switch, now);
     for record in left {
@@ -220,6 +221,7 @@ fn control_loop(control: &mut Control<Machine>, events: &Incoming, signals: &Rec
         let now = Instant::now();
         if now >= next_tick {
             next_tick = now + TICK;
+            control.host.count_receive_drops();
             control.tick(now);
         }
         control.host.outbox.flush();

@@ -4,10 +4,12 @@ use super::outbox::{Outbox, PortEntry, PortTable};
 use super::ports::{self, Adopted, Located, Wanted};
 use super::store::{PortRecord, Store};
 use super::tap::{Tap, TapOffload};
+use super::udp::UdpSockets;
 use super::worker::{WorkerHandle, port_token};
 use super::{configfile, finders};
 use crate::config::{Config, LogLevel, Target};
 use crate::control::{Host, MachineReport, NewPort};
+use crate::switch::counters::Drop;
 use crate::switch::ids::{IdMap, PortId};
 use crate::switch::topology::Port;
 use arc_swap::ArcSwap;
@@ -30,6 +32,8 @@ pub struct Machine {
     pub store: Store,
     /// The data plane.
     pub workers: Vec<WorkerHandle>,
+    /// The workers' sockets.
+    pub sockets: Vec<Arc<UdpSockets>>,
     /// Our own way out.
     pub outbox: Outbox,
     /// Where to put the targets to be looked for.
@@ -50,13 +54,20 @@ impl Machine {
         table: Arc<ArcSwap<PortTable>>,
         store: Store,
         workers: Vec<WorkerHandle>,
+        sockets: Vec<Arc<UdpSockets>>,
         outbox: Outbox,
         seek: Sender<Vec<(String, Target)>>,
         resolve: Sender<Vec<(String, u16)>>,
         report: MachineReport,
     ) -> Self {
         let records = IdMap::default();
-        Self { config_file, offload, table, store, workers, outbox, seek, resolve, report, records }
+        Self { config_file, offload, table, store, workers, sockets, outbox, seek, resolve, report, records }
+    }
+
+    /// Takes the kernel's drops at the sockets into our counts.
+    pub fn count_receive_drops(&self) {
+        let drops = self.sockets.iter().map(|sockets| sockets.take_receive_drops()).sum();
+        self.outbox.count(Drop::ReceiveBufferFull, drops);
     }
 
     /// The ports that an earlier run left.

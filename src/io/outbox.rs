@@ -87,6 +87,11 @@ impl Outbox {
         }
     }
 
+    /// Counts drops that happened outside the switch.
+    pub fn count(&self, reason: Drop, n: u64) {
+        self.switch.counters.drop_many(reason, n);
+    }
+
     /// Tells control, unless its queue is full.
     pub fn notice(&self, notice: Notice) {
         if self.notices.try_send(notice).is_err() {

@@ -13,7 +13,7 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// Buffers of one `recvmmsg`. Eight trains of 64 KiB fit a core's second-level cache beside what they turn into.
 const RECEIVE_BUFFERS: usize = 8;
@@ -34,6 +34,9 @@ const CONTROL_BYTES: usize = 64;
 const UDP_SEGMENT: c_int = 103;
 const UDP_GRO: c_int = 104;
 const SOL_UDP: c_int = 17;
+/// What SO_MEMINFO (Linux 4.12) answers with: linux/sock_diag.h.
+const SK_MEMINFO_VARS: usize = 9;
+const SK_MEMINFO_DROPS: usize = 8;
 
 /// Which offloads the sockets use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct UdpSockets {
     /// The IPv6 socket, where the host has IPv6.
     pub v6: Option<Socket>,
     segment: AtomicBool,
+    /// What the kernel's counts of each socket's drops were when they were last taken.
+    drops_taken: [AtomicU32; 2],
 }
 
 impl UdpSockets {
@@ -73,7 +78,7 @@ impl UdpSockets {
         if v4.is_none() && v6.is_none() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "this host has neither IPv4 nor IPv6"));
         }
-        Ok(Self { v4, v6, segment: AtomicBool::new(offload.segment) })
+        Ok(Self { v4, v6, segment: AtomicBool::new(offload.segment), drops_taken: Default::default() })
     }
 
     /// What this kernel offers of what is wanted: each as `Ok`, or why not.
@@ -98,6 +103,16 @@ impl UdpSockets {
         let socket = self.v4.as_ref().or(self.v6.as_ref());
         let size = |get: fn(&Socket) -> io::Result<usize>| socket.and_then(|s| get(s).ok()).unwrap_or(0);
         (size(Socket::recv_buffer_size), size(Socket::send_buffer_size))
+    }
+
+    /// How many datagrams the kernel dropped since this was last asked, because the receive buffer was full.
+    pub fn take_receive_drops(&self) -> u64 {
+        let sockets = [&self.v4, &self.v6].into_iter().zip(&self.drops_taken);
+        let news = sockets.filter_map(|(socket, taken)| {
+            let drops = receive_drops(socket.as_ref()?)?;
+            Some(u64::from(drops.wrapping_sub(taken.swap(drops, Relaxed))))
+        });
+        news.sum()
     }
 
     fn socket_for(&self, to: &SocketAddr) -> Option<&Socket> {
@@ -145,6 +160,18 @@ fn set_option(socket: &Socket, level: c_int, name: c_int, value: c_int) -> io::R
     // SAFETY: the value outlives the call and the length is its own.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The kernel's count of what it dropped on a socket; it wraps.
+fn receive_drops(socket: &Socket) -> Option<u32> {
+    let mut info = [0u32; SK_MEMINFO_VARS];
+    let mut length = size_of_val(&info) as socklen_t;
+    // SAFETY: the array and its length live until the call returns, and the kernel writes no more than the length says.
+    let result = unsafe {
+        let info = info.as_mut_ptr().cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, info, &raw mut length)
+    };
+    (result == 0 && length as usize == size_of_val(&info)).then(|| info[SK_MEMINFO_DROPS])
 }
 
 /// A cmsg buffer aligned as `cmsghdr` must be.

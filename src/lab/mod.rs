@@ -48,7 +48,7 @@ use crate::io::netns::Netns;
 use crate::wire::cidr::Cidr;
 use daemon::{Daemon, PeerEntry};
 pub use host::{Container, Host};
-use link::LinkSettings;
+use link::{LinkCounts, LinkSettings};
 use registry::{ContainerState, HostState, LabState, RunDir};
 use spec::{CONTAINER_IFNAME, LabSpec};
 use std::io;
@@ -321,6 +321,14 @@ impl Lab {
     /// The underlay is a bridge.
     pub fn change_link(&self, change: impl FnOnce(&mut LinkSettings)) -> Result<(), LabError> {
         self.underlay.change_link(change)
+    }
+
+    /// What became of the frames on the impaired wire; nothing of a bridge.
+    pub fn link_counts(&self) -> LinkCounts {
+        match &self.underlay {
+            Underlay::Bridge { .. } => LinkCounts::default(),
+            Underlay::Impaired(wire) => wire.counts(),
+        }
     }
 
     /// The namespace of the underlay's bridge, to be captured in.

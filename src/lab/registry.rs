@@ -9,7 +9,7 @@ use super::LabError;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -75,6 +75,13 @@ impl LabState {
     /// Whether the process that holds the lab lives.
     pub fn is_alive(&self) -> bool {
         start_time(self.pid).is_some_and(|started| started == self.started)
+    }
+
+    /// The IPv4 address of the host or container called `name`.
+    pub fn address(&self, name: &str) -> Option<IpAddr> {
+        let hosts = self.hosts.iter().map(|host| (&host.name, host.v4));
+        let containers = self.hosts.iter().flat_map(|host| &host.containers).map(|found| (&found.name, found.v4));
+        hosts.chain(containers).find(|(known, _)| *known == name).map(|(_, address)| address.into())
     }
 
     /// Whether it was named in full, like `h1` or `h1/c1`: the namespace's file, and the host's socket for a host.

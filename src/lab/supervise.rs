@@ -138,38 +138,47 @@ pub fn down(base: &Path, lab: &LabState) -> Result<(), LabError> {
     registry::list(base).map(drop)
 }
 
-/// Becomes `command` inside a host (`h1`) or container (`h1/c1`) of a lab. To be called before any thread exists.
+/// The namespace of a host (`h1`) or container (`h1/c1`) of a lab, and the control socket if it is a host. To be called
+/// before any thread exists.
 ///
 /// # Errors
-/// No such place or command, or not allowed. Otherwise it does not return.
-pub fn exec(lab: &LabState, place: &str, command: &[OsString]) -> Result<Infallible, LabError> {
-    let (netns_fd, socket) = lab.find(place).ok_or_else(|| {
+/// There is no such place, or it is not ours to enter.
+pub fn place<'a>(lab: &'a LabState, name: &str) -> Result<(Netns, Option<&'a Path>), LabError> {
+    let (netns_fd, socket) = lab.find(name).ok_or_else(|| {
         let names = lab.hosts.iter().flat_map(|host| {
             let containers = host.containers.iter().map(|container| container.name.as_str());
             std::iter::once(host.name.as_str()).chain(containers)
         });
         let names = names.collect::<Vec<_>>().join(", ");
-        LabError::Refused(format!("lab {} has no {place}: it has {names}", lab.name))
+        LabError::Refused(format!("lab {} has no {name}: it has {names}", lab.name))
     })?;
+    privileges::join(lab.pid)?;
+    let netns = Netns::open(Path::new(&format!("/proc/{}/fd/{netns_fd}", lab.pid)));
+    Ok((netns.map_err(LabError::io(format!("find {name}")))?, socket))
+}
+
+/// Becomes `command` inside a host or container of a lab. To be called before any thread exists.
+///
+/// # Errors
+/// No such place or command, or not allowed. Otherwise it does not return.
+pub fn exec(lab: &LabState, name: &str, command: &[OsString]) -> Result<Infallible, LabError> {
     let [program, arguments @ ..] = command else {
         return Err(LabError::Refused("there is no command to run: write it behind --".to_owned()));
     };
-    privileges::join(lab.pid)?;
-    let netns = Netns::open(Path::new(&format!("/proc/{}/fd/{netns_fd}", lab.pid)));
-    let netns = netns.map_err(LabError::io(format!("find {place}")))?;
+    let (netns, socket) = place(lab, name)?;
     // SAFETY: setns takes no pointer, and the descriptor is open.
     if unsafe { libc::setns(netns.as_fd().as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-        return Err(LabError::io(format!("enter {place}"))(io::Error::last_os_error()));
+        return Err(LabError::io(format!("enter {name}"))(io::Error::last_os_error()));
     }
     let mut command = Command::new(program);
     command.args(arguments);
     if let Some(socket) = socket {
         command.env("WEFT_SOCKET", socket);
     }
-    // `weft` is found in there, also where it is not installed.
+    // `weft` is this one in there, also where none or another is installed.
     if let Some(own) = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())) {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        if let Ok(path) = std::env::join_paths(std::env::split_paths(&path).chain([own])) {
+        if let Ok(path) = std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&path))) {
             command.env("PATH", path);
         }
     }

@@ -18,9 +18,10 @@
 //! loss can make that wrong, so the next larger size is tried again, after 15 s at first and at last every 600 s
 //! (PMTU_RAISE_TIMER).
 //!
-//! *Black holes.* The size in use is tested again every 5 s while the tunnel carries frames. When [`PROBES`] such
-//! tests are lost the path falls back to the base at once and is searched again: some 7 s after it shrank, 9 at the
-//! latest ([`DETECTION`]), frames pass.
+//! *Black holes.* The size in use is tested again every second while the tunnel carries frames. When [`PROBES`] such
+//! tests are lost the path falls back to the base at once and is searched again: some 2 s after it shrank, 4 at the
+//! latest ([`DETECTION`]), frames pass. That is before TCP's fifth retransmission, which would come 6 s after the first
+//! segment was lost; and a false alarm costs one round trip at the base.
 //!
 //! *Mute peers.* A stock WireGuard host answers nothing. It keeps the base and gets one ping a minute.
 //!
@@ -53,13 +54,16 @@ const PATIENCE: [Duration; PROBES as usize] =
     [Duration::from_millis(300), Duration::from_millis(600), Duration::from_millis(1000)];
 /// And no longer than this, whatever round trip a peer pretends to.
 const MAX_PATIENCE: Duration = Duration::from_secs(3);
+/// The same for tests of the size in use, during which frames may be vanishing.
+const CONFIRM_PATIENCE: [Duration; PROBES as usize] =
+    [Duration::from_millis(200), Duration::from_millis(300), Duration::from_millis(500)];
 /// How often the size in use is tested while the tunnel carries frames.
-const CONFIRM_IN_USE: Duration = Duration::from_secs(5);
+const CONFIRM_IN_USE: Duration = Duration::from_secs(1);
 /// How often it is tested otherwise; it also measures the round trip.
 const CONFIRM_IDLE: Duration = Duration::from_secs(15);
 /// How long frames may vanish on a path in use that shrank, its round trip being below 100 ms and nothing else being
 /// lost: the pause, the rest of a test that is under way, and the test that finds out.
-pub const DETECTION: Duration = Duration::from_millis(5000 + 2 * (300 + 600 + 1000));
+pub const DETECTION: Duration = Duration::from_millis(1000 + (300 + 600 + 1000) + (200 + 300 + 500));
 /// When a larger size is first tried again; it doubles …
 const FIRST_RAISE: Duration = Duration::from_secs(15);
 /// … up to PMTU_RAISE_TIMER (RFC 8899 §5.1.1).
@@ -205,7 +209,8 @@ impl PathMtu {
                 State::Test { size, began, lost: PROBES, .. } => self.give_up(now, size, began),
                 State::Test { size, began, lost, .. } => {
                     let patience = self.round_trip.unwrap_or_default() * 3;
-                    let due = now + patience.clamp(PATIENCE[lost as usize], MAX_PATIENCE);
+                    let least = if size == self.mtu { CONFIRM_PATIENCE } else { PATIENCE };
+                    let due = now + patience.clamp(least[lost as usize], MAX_PATIENCE);
                     self.state = State::Test { size, began, lost: lost + 1, due };
                     self.ping = size > BASE && (lost > 0 || self.heard.is_none());
                     return Some(self.send(now, size));

@@ -62,6 +62,8 @@ drops! {
     PathTooSmall = "path_too_small",
     /// The kernel refused to send a datagram for another reason.
     SendFailed = "send_failed",
+    /// The underlay socket's receive buffer was full when a datagram arrived.
+    ReceiveBufferFull = "receive_buffer_full",
     /// A datagram was not a WireGuard message.
     NotWireguard = "not_wireguard",
     /// A WireGuard message named no session of ours.

@@ -102,7 +102,7 @@ impl Switch {
         if outcome.session_up {
             self.session_up(now, peer, &mut tunnel, out);
         }
-        Ok(())
+        if outcome.limited { Err(Drop::HandshakeLimited) } else { Ok(()) }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the datagram and everything it meets")]

@@ -13,6 +13,11 @@
 //!   live; before that, packets wait in our own queue, bounded in packets, bytes and age, oldest dropped first.
 //! * It rekeys when the first packet after a silence is not answered within a tick: [`Tunnel::holds_timers`] gives
 //!   the peer the 15 seconds that the WireGuard paper §6.5 means.
+//! * Its times are those of its last tick, so it cannot tell an answer from a question of the same tick, and then
+//!   owes the peer a keepalive that it never sends: [`Tunnel::tick`] sends it.
+//! * It calls a session current that the peer may not have: an initiation makes one in the next of eight slots, and
+//!   the eighth unconfirmed one lands where the current one is looked for. Here a session is live only after the peer
+//!   answered an initiation or used it, so different pre-shared keys never look like a session.
 //! * When both sides initiate at once both stay initiators and renew twice for ever: the one with the larger
 //!   public key lets the other go first ([`TIE_BREAK`]).
 //! * Once expired (90 s without an answer, or 9 minutes of silence) it stays so: [`Tunnel::tick`] begins anew when
@@ -42,8 +47,9 @@ use std::time::{Duration, Instant};
 
 /// The largest handshake message, an initiation (148), rounded up: room for any reply that is not data.
 pub const HANDSHAKE_ROOM: usize = 160;
-/// Handshakes taken without asking for a cookie. A restart of a hundred peers passes at once; a flood costs at most
-/// this many Diffie-Hellman computations (about 150 µs each) a second: 1.5 % of a core.
+/// Handshakes taken without asking for a cookie. A restart of a hundred peers passes at once; a flood, of which each
+/// initiation counts once, costs at most twice as many Diffie-Hellman computations (about 150 µs each) a second: 3 %
+/// of a core.
 pub const HANDSHAKES_PER_SECOND: u64 = 100;
 /// Packets that wait for a session: a burst of neighbour discovery and a first TCP flight.
 const WAITING_PACKETS: usize = 32;
@@ -54,12 +60,18 @@ const WAITING_BYTES: usize = 64 * 1024;
 const WAITING_TIME: Duration = Duration::from_secs(6);
 /// KEEPALIVE_TIMEOUT + REKEY_TIMEOUT of the WireGuard paper §6.1: silence after which a peer counts as deaf.
 const DEAF_AFTER: Duration = Duration::from_secs(15);
+/// KEEPALIVE_TIMEOUT of the WireGuard paper §6.1: how long the peer's data may stay without an answer.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 /// REKEY_AFTER_TIME of the WireGuard paper §6.1.
 const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// How long the member with the larger key waits for the other's renewal before it renews itself.
 const TIE_BREAK: Duration = Duration::from_secs(2);
 /// Unanswered initiations after which all known endpoints are tried, not just the last good one.
 const PATIENCE: u32 = 2;
+
+/// Message types (WireGuard paper §5.4).
+const INITIATION: u8 = 1;
+const COOKIE_REPLY: u8 = 3;
 
 /// What a datagram claims to be; nothing of it is authenticated yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,20 +162,28 @@ pub struct HandshakeOutcome {
     pub reply: usize,
     /// A session became usable by this message: send what waits.
     pub session_up: bool,
+    /// Too many handshakes arrive: the reply is a cookie and nothing else happened.
+    pub limited: bool,
 }
 
 /// The WireGuard state with one peer, and what waits for it. Owned by the peer, behind its mutex.
 pub struct Tunnel {
     tunn: Tunn,
-    live: bool,
     endpoint: Option<SocketAddr>,
     candidates: Vec<SocketAddr>,
     keepalive: Option<u16>,
     defers: bool,
     unanswered_initiations: u32,
+    /// When the live session was made; `None` when none is live.
     established: Option<Instant>,
-    last_heard: Instant,
+    /// boringtun's clock: when its timers last ran.
+    ticked: Instant,
+    /// When boringtun thinks that the peer was last heard.
+    heard: Instant,
+    /// When we first sent data after the peer was last heard.
     unanswered_since: Option<Instant>,
+    /// When we first heard data after we last sent anything.
+    owing_since: Option<Instant>,
     waiting: VecDeque<(Instant, Vec<u8>)>,
     waiting_bytes: usize,
     identification: u16,
@@ -180,15 +200,16 @@ impl Tunnel {
         let index = settings.index & 0x00ff_ffff;
         Self {
             tunn: Tunn::new(gate.secret.clone(), peer, preshared, settings.keepalive, index, limiter),
-            live: false,
             endpoint: None,
             candidates: settings.endpoints.clone(),
             keepalive: settings.keepalive,
             defers: gate.public.as_bytes() > &settings.peer.0,
             unanswered_initiations: 0,
             established: None,
-            last_heard: now,
+            ticked: now,
+            heard: now,
             unanswered_since: None,
+            owing_since: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             identification: 0,
@@ -196,9 +217,9 @@ impl Tunnel {
         }
     }
 
-    /// Whether packets can be sealed.
+    /// Whether packets can be sealed: there is a session, and the peer proved that it has it.
     pub fn is_live(&self) -> bool {
-        self.live
+        self.established.is_some()
     }
 
     /// Whether a handshake is on its way without an answer yet.
@@ -208,7 +229,7 @@ impl Tunnel {
 
     /// When the live session was made.
     pub fn established(&self) -> Option<Instant> {
-        self.established.filter(|_| self.live)
+        self.established
     }
 
     /// Where the peer was last authentically heard from.
@@ -224,7 +245,7 @@ impl Tunnel {
     /// The endpoints handshakes go to: the last good one while it answers, else every one that is known. The same
     /// initiation may go to several; the peer answers the first and takes the rest for replays.
     pub fn handshake_endpoints(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        let all = !self.live || self.unanswered_initiations > PATIENCE || self.endpoint.is_none();
+        let all = !self.is_live() || self.unanswered_initiations > PATIENCE || self.endpoint.is_none();
         let rest = self.candidates.iter().copied().filter(move |&c| all && Some(c) != self.endpoint);
         self.endpoint.into_iter().chain(rest)
     }
@@ -237,10 +258,11 @@ impl Tunnel {
 
     /// Seals `packet` into `datagram`, which must have 32 bytes more than it. `None` when no session is live.
     pub fn seal(&mut self, now: Instant, packet: &[u8], datagram: &mut [u8]) -> Option<usize> {
-        if !self.live || datagram.len() < (packet.len() + 32).max(HANDSHAKE_ROOM) {
+        if !self.is_live() || datagram.len() < (packet.len() + 32).max(HANDSHAKE_ROOM) {
             return None;
         }
         self.unanswered_since.get_or_insert(now);
+        self.owing_since = None;
         match self.tunn.encapsulate(packet, datagram) {
             TunnResult::WriteToNetwork(sealed) => Some(sealed.len()),
             _ => None,
@@ -277,7 +299,11 @@ impl Tunnel {
                 });
             }
         };
-        self.heard(now, from);
+        self.heard_from(from);
+        self.established.get_or_insert(now);
+        if length > 0 {
+            self.owing_since.get_or_insert(now);
+        }
         Ok(length)
     }
 
@@ -293,43 +319,35 @@ impl Tunnel {
         datagram: &[u8],
         reply: &mut [u8; HANDSHAKE_ROOM],
     ) -> Result<HandshakeOutcome, Drop> {
-        let is_cookie = matches!(Tunn::parse_incoming_packet(datagram), Ok(Packet::PacketCookieReply(_)));
-        let was_live = self.live;
+        let (is_response, is_cookie) = match Tunn::parse_incoming_packet(datagram) {
+            Ok(Packet::HandshakeResponse(_)) => (true, false),
+            Ok(Packet::PacketCookieReply(_)) => (false, true),
+            _ => (false, false),
+        };
+        let was_live = self.is_live();
         let reply = match self.tunn.decapsulate(Some(from.ip()), datagram, reply) {
             TunnResult::Done => 0,
-            TunnResult::WriteToNetwork(bytes) if bytes.first() == Some(&3) => {
-                return Ok(HandshakeOutcome { reply: bytes.len(), session_up: false });
+            TunnResult::WriteToNetwork(bytes) if bytes.first() == Some(&COOKIE_REPLY) => {
+                return Ok(HandshakeOutcome { reply: bytes.len(), session_up: false, limited: true });
             }
             TunnResult::WriteToNetwork(bytes) => bytes.len(),
             _ => return Err(Drop::HandshakeRefused),
         };
         if !is_cookie {
             self.unanswered_initiations = 0;
-            self.heard(now, from);
-            self.established = self.tunn.time_since_last_handshake().map(|_| now);
+            self.heard_from(from);
+            // The session that an initiation makes is not live until the peer uses it.
+            if is_response || was_live {
+                self.established = Some(now);
+            }
         }
-        Ok(HandshakeOutcome { reply, session_up: self.live && !was_live })
+        Ok(HandshakeOutcome { reply, session_up: self.is_live() && !was_live, limited: false })
     }
 
-    fn heard(&mut self, now: Instant, from: SocketAddr) {
-        self.last_heard = now;
+    fn heard_from(&mut self, from: SocketAddr) {
+        self.heard = self.ticked;
         self.unanswered_since = None;
-        if self.endpoint != Some(from) {
-            self.endpoint = Some(from);
-        }
-        if !self.live {
-            self.refresh(now);
-        }
-    }
-
-    fn refresh(&mut self, now: Instant) {
-        self.live = self.tunn.time_since_last_handshake().is_some();
-        if self.live && self.established.is_none() {
-            self.established = Some(now);
-        }
-        if !self.live {
-            self.established = None;
-        }
+        self.endpoint = Some(from);
     }
 
     /// Begins a handshake unless one is on its way; returns the initiation's length.
@@ -347,19 +365,31 @@ impl Tunnel {
     /// Time passed: renews, retries, keeps alive. Returns the length of what is to be sent: an initiation (148 bytes)
     /// to [`Self::handshake_endpoints`], or a keepalive to [`Self::endpoint`]. Called about four times a second.
     pub fn tick(&mut self, now: Instant, datagram: &mut [u8; HANDSHAKE_ROOM]) -> Option<usize> {
+        if self.is_live() && self.owing_since.is_some_and(|at| now.saturating_duration_since(at) >= KEEPALIVE_AFTER) {
+            self.owing_since = None;
+            return match self.tunn.encapsulate(&[], datagram) {
+                TunnResult::WriteToNetwork(bytes) => Some(bytes.len()),
+                _ => None,
+            };
+        }
         if self.holds_timers(now) {
             return None;
         }
+        self.ticked = now;
         let sent = match self.tunn.update_timers(datagram) {
+            TunnResult::WriteToNetwork(bytes) if bytes.first() == Some(&INITIATION) => {
+                self.unanswered_initiations = self.unanswered_initiations.saturating_add(1);
+                Some(bytes.len())
+            }
             TunnResult::WriteToNetwork(bytes) => {
-                if bytes.first() == Some(&1) {
-                    self.unanswered_initiations = self.unanswered_initiations.saturating_add(1);
-                }
+                self.owing_since = None;
                 Some(bytes.len())
             }
             _ => None,
         };
-        self.refresh(now);
+        if self.tunn.time_since_last_handshake().is_none() {
+            self.established = None;
+        }
         if sent.is_none() && self.tunn.is_expired() && (self.keepalive.is_some() || !self.waiting.is_empty()) {
             return self.initiate(datagram);
         }
@@ -369,9 +399,9 @@ impl Tunnel {
     /// Whether boringtun's timers must not run yet: see the file's header on spurious and double renewals. A session
     /// near its end is never held.
     fn holds_timers(&self, now: Instant) -> bool {
-        let Some(age) = self.established().map(|at| now.saturating_duration_since(at)) else { return false };
+        let Some(age) = self.established.map(|at| now.saturating_duration_since(at)) else { return false };
         let waits_for_other = self.defers && age >= REKEY_AFTER && age < REKEY_AFTER + TIE_BREAK;
-        let silent = now.saturating_duration_since(self.last_heard) >= DEAF_AFTER - Duration::from_secs(1);
+        let silent = now.saturating_duration_since(self.heard) >= DEAF_AFTER - Duration::from_secs(1);
         let asked_lately = self.unanswered_since.is_some_and(|at| now.saturating_duration_since(at) < DEAF_AFTER);
         waits_for_other || (silent && asked_lately && age < REKEY_AFTER)
     }
@@ -389,9 +419,14 @@ impl Tunnel {
         dropped
     }
 
+    /// How many packets wait for a session.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The oldest packet that waits, once a session is live.
     pub fn next_waiting(&mut self) -> Option<Vec<u8>> {
-        let (_, packet) = if self.live { self.waiting.pop_front()? } else { return None };
+        let (_, packet) = if self.is_live() { self.waiting.pop_front()? } else { return None };
         self.waiting_bytes -= packet.len();
         Some(packet)
     }

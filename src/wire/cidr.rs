@@ -83,6 +83,7 @@ impl From<Cidr> for String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn cidr(text: &str) -> Cidr {

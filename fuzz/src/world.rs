@@ -1,0 +1,240 @@
+//! Two members joined in memory: what one seals, the other opens.
+//!
+//! ```text
+//!   port 1 ─┐                                                  ┌─ port 1
+//!   port 2 ─┤ VNI 1  A ══════════ tunnel, live ══════════ B  1 ├─ port 2
+//!   port 3 ─┘ VNI 2                                          2 └─ port 3
+//! ```
+//!
+//! Only VNI 1 spans both. Station [`LOCAL`] is known to be at A's port 2, station [`REMOTE`] at B's port 1. Making the
+//! two costs a handshake, so they outlive a run; what one run leaves behind is cleared before the next, so that each
+//! run does the same again when it is repeated.
+
+use std::cell::RefCell;
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+use weft::switch::counters::{Drop, Flow};
+use weft::switch::fdb::Limits;
+use weft::switch::ids::{PeerId, Place, PortId};
+use weft::switch::staging::Staging;
+use weft::switch::topology::{Network, Peer, Port, Topology};
+use weft::switch::tunnel::{Gate, HANDSHAKE_ROOM, TunnelSettings};
+use weft::switch::{Egress, Event, Switch};
+use weft::wire::ethernet::Mac;
+use weft::wire::key::Secret;
+use weft::wire::vnet::{self, VnetHeader};
+
+/// The network both have.
+pub const SHARED: u32 = 1;
+/// The network only B's port 3 and A's port 3 have, apart from each other.
+pub const PRIVATE: u32 = 2;
+/// A station at A's port 2.
+pub const LOCAL: Mac = Mac([2, 0, 0, 0, 0, 0x0a]);
+/// A station at B's port 1.
+pub const REMOTE: Mac = Mac([2, 0, 0, 0, 0, 0x0b]);
+/// MTU of both networks' ports.
+pub const MTU: u16 = 1500;
+
+/// What a member gave to its ports, its socket and its control plane.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pub delivered: Vec<(PortId, VnetHeader, Vec<u8>)>,
+    pub sent: Vec<(SocketAddr, Vec<u8>)>,
+    pub messages: Vec<Vec<u8>>,
+}
+
+impl Egress for Outbox {
+    fn deliver(&mut self, port: PortId, pieces: &[IoSlice<'_>]) {
+        let header: &[u8; vnet::LEN] = pieces[0][..].try_into().expect("the first piece is the header");
+        let frame = pieces[1..].iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.delivered.push((port, VnetHeader::parse(header), frame));
+    }
+
+    fn transmit(&mut self, to: SocketAddr, room: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) {
+        let mut datagram = vec![0; room];
+        if let Some(used) = fill(&mut datagram) {
+            datagram.truncate(used);
+            self.sent.push((to, datagram));
+        }
+    }
+
+    fn notify(&mut self, event: Event<'_>) {
+        if let Event::Message(_, payload) = event {
+            self.messages.push(payload.to_vec());
+        }
+    }
+}
+
+/// One of the two.
+pub struct Member {
+    pub switch: Switch,
+    pub ports: [Arc<Port>; 3],
+    /// The other.
+    pub peer: Arc<Peer>,
+    /// Our tunnel address.
+    pub address: Ipv4Addr,
+    /// Our address in the underlay.
+    pub underlay: SocketAddr,
+    pub staging: Staging,
+    pub out: Outbox,
+    seen: Vec<u64>,
+}
+
+impl Member {
+    fn new(me: u8, other: u8, now: Instant) -> Self {
+        let (private, theirs) = (Secret::private([me; 32]), Secret::private([other; 32]));
+        let gate = Gate::new(&private);
+        let settings = TunnelSettings {
+            peer: theirs.public_key(),
+            preshared_key: None,
+            keepalive: None,
+            index: 0x00_1000 | u32::from(me),
+            endpoints: vec![underlay(other)],
+        };
+        let (address, theirs) = (Ipv4Addr::new(100, 64, 0, me), Ipv4Addr::new(100, 64, 0, other));
+        let peer = Arc::new(Peer::new(PeerId(1), theirs, &gate, &settings, now));
+        let port = |id: u8, vni| {
+            let mac = Mac([2, 0, 0, 0, me, id]);
+            Arc::new(Port { id: PortId(u32::from(id)), vni, mac, flow: Flow::default() })
+        };
+        let ports = [port(1, SHARED), port(2, SHARED), port(3, PRIVATE)];
+        let shared = Network {
+            vni: SHARED,
+            mtu: MTU,
+            ports: ports[..2].to_vec(),
+            peers: vec![peer.clone()],
+            admits: Some(vec![PeerId(1)]),
+        };
+        let private = Network {
+            vni: PRIVATE,
+            mtu: MTU,
+            ports: ports[2..].to_vec(),
+            peers: Vec::new(),
+            admits: Some(Vec::new()),
+        };
+        let topology = Topology::new(address, vec![shared, private], std::slice::from_ref(&peer));
+        let limits = Limits { max_entries: 1024, max_per_port: 256, max_per_peer: 256 };
+        let switch = Switch::new(gate, topology, limits, 7, now);
+        let (local, remote) = if me == 1 {
+            (Place::Port(PortId(2)), Place::Peer(PeerId(1)))
+        } else {
+            (Place::Peer(PeerId(1)), Place::Port(PortId(1)))
+        };
+        switch.fdb.insert_static(SHARED, LOCAL, local);
+        switch.fdb.insert_static(SHARED, REMOTE, remote);
+        let staging = Staging::new(640 * 1024, true);
+        let out = Outbox::default();
+        Self { switch, ports, peer, address, underlay: underlay(me), staging, out, seen: vec![0; Drop::ALL.len()] }
+    }
+
+    /// Drops counted since this was last asked.
+    pub fn drops(&mut self) -> Vec<(Drop, u64)> {
+        let mut fresh = Vec::new();
+        for (seen, &reason) in self.seen.iter_mut().zip(Drop::ALL) {
+            let count = self.switch.counters.dropped(reason);
+            if count != *seen {
+                fresh.push((reason, count - *seen));
+            }
+            *seen = count;
+        }
+        fresh
+    }
+
+    /// How many drops were counted since this was last asked.
+    pub fn dropped(&mut self) -> u64 {
+        self.drops().iter().map(|(_, count)| count).sum()
+    }
+
+    /// A datagram with `packet` for the other member.
+    pub fn seal(&self, now: Instant, packet: &[u8]) -> Vec<u8> {
+        let mut datagram = vec![0; (packet.len() + weft::wire::WIREGUARD_OVERHEAD).max(HANDSHAKE_ROOM)];
+        let length = self.peer.tunnel().seal(now, packet, &mut datagram).expect("the tunnel is live");
+        datagram.truncate(length);
+        datagram
+    }
+
+    /// Datagrams arrive.
+    pub fn input(&mut self, now: Instant, from: SocketAddr, datagrams: &[u8], stride: usize) {
+        self.switch.underlay_input(now, from, datagrams, stride, &mut self.staging, &mut self.out);
+    }
+
+    /// A receive batch ends.
+    pub fn flush(&mut self) {
+        self.staging.flush(&mut self.out);
+    }
+
+    /// Frames sent into the tunnel and come out of it since the switch was made.
+    pub fn tunnel_frames(&self) -> (u64, u64) {
+        let counters = &self.switch.counters;
+        (counters.tunnel_tx_frames.load(Relaxed), counters.tunnel_rx_frames.load(Relaxed))
+    }
+
+    fn clear(&mut self) {
+        self.flush();
+        self.out = Outbox::default();
+        self.switch.fdb.flush_dynamic(None);
+        self.peer.tunnel().reassembler = weft::wire::fragment::Reassembler::default();
+        self.peer.set_inner_limit(1440);
+        self.peer.set_takes_partial(false);
+        self.drops();
+    }
+}
+
+/// An address in the underlay.
+pub fn underlay(number: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, number], 51820))
+}
+
+/// The two.
+pub struct World {
+    pub a: Member,
+    pub b: Member,
+    pub now: Instant,
+    /// The messages of the handshake that made the session, in their order.
+    pub recorded: Vec<Vec<u8>>,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut world = Self { a: Member::new(1, 2, now), b: Member::new(2, 1, now), now, recorded: Vec::new() };
+        let World { a, b, recorded, .. } = &mut world;
+        a.switch.connect(&a.peer, &mut a.out);
+        while !(a.out.sent.is_empty() && b.out.sent.is_empty()) {
+            for (_, datagram) in std::mem::take(&mut a.out.sent) {
+                b.input(now, a.underlay, &datagram, datagram.len());
+                recorded.push(datagram);
+            }
+            for (_, datagram) in std::mem::take(&mut b.out.sent) {
+                a.input(now, b.underlay, &datagram, datagram.len());
+                recorded.push(datagram);
+            }
+        }
+        let first = a.seal(now, &[]);
+        b.input(now, a.underlay, &first, first.len());
+        assert!(a.peer.tunnel().is_live() && b.peer.tunnel().is_live(), "no session");
+        world
+    }
+
+    /// Runs `body` in this thread's world. One that panicked is not used again.
+    pub fn with(body: impl FnOnce(&mut Self)) {
+        thread_local! { static WORLD: RefCell<Option<World>> = const { RefCell::new(None) } }
+        let mut world = WORLD.take().unwrap_or_else(Self::new);
+        world.a.clear();
+        world.b.clear();
+        body(&mut world);
+        WORLD.set(Some(world));
+    }
+
+    /// What A sent arrives at B, as one receive batch.
+    pub fn carry(&mut self) {
+        for (to, datagram) in std::mem::take(&mut self.a.out.sent) {
+            assert_eq!(to, self.b.underlay);
+            self.b.input(self.now, self.a.underlay, &datagram, datagram.len());
+        }
+        self.b.flush();
+    }
+}

@@ -1,0 +1,8 @@
+//! The tests, by what they are about.
+
+mod bytes;
+mod flood;
+mod recovery;
+mod roaming;
+mod sessions;
+mod talk;
