@@ -21,7 +21,7 @@
 //! # Who may import whom
 //!
 //! ```text
-//! main → cli → lab, io, control, config, wire
+//! main → cli → lab, io, control, switch (why frames are dropped), config, wire
 //! io → control, mesh, switch, config, wire        lab → io, control, config, wire
 //! control → mesh, switch, config, wire            config → wire
 //! switch → wire        mesh → wire                wire → nothing of ours

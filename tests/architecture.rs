@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("control", &["mesh", "switch", "config", "wire"]),
     ("io", &["control", "mesh", "switch", "config", "wire"]),
     ("lab", &["io", "control", "config", "wire"]),
-    ("cli", &["lab", "io", "control", "config", "wire"]),
+    ("cli", &["lab", "io", "control", "switch", "config", "wire"]),
 ];
 
 /// Where the world may be touched.

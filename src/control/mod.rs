@@ -143,7 +143,9 @@ pub struct Control<H: Host> {
 impl<H: Host> Control<H> {
     /// Control of `switch` by `config`; peers are called at once, ports of the file wait until they are located.
     pub fn new(mut host: H, config: Config, identity: Identity, switch: Arc<Switch>, now: Instant) -> Self {
-        let mesh = Mesh::new(host.random(), PARTIAL_CHECKSUM);
+        // What containers' kernels are not to be left with is not asked of peers either.
+        let capabilities = if config.offload.tap_checksum { PARTIAL_CHECKSUM } else { 0 };
+        let mesh = Mesh::new(host.random(), capabilities);
         let mut control = Self {
             host,
             config,

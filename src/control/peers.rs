@@ -22,7 +22,7 @@ pub struct PeerEntry {
     pub peer: Arc<Peer>,
     /// Its endpoint when the tunnel was last looked at.
     endpoint: Option<SocketAddr>,
-    /// Bytes sent to it when the tunnel was last looked at, and of messages of our own since.
+    /// Bytes sent to it when the tunnel was last looked at.
     sent_bytes: u64,
 }
 
@@ -191,9 +191,7 @@ impl<H: Host> Control<H> {
         while let Some(output) = self.mesh.poll_output() {
             match output {
                 Output::Send { peer, packet, whole } => {
-                    if let Some(entry) = self.peers.get_mut(&peer) {
-                        // Our own messages do not count as use of the path, or probing would keep itself going.
-                        entry.sent_bytes += packet.len() as u64;
+                    if let Some(entry) = self.peers.get(&peer) {
                         self.switch.send_packet(now, &entry.peer, &packet, whole, self.host.out());
                     }
                 }

@@ -163,7 +163,8 @@ fn read_request(mut stream: &UnixStream) -> Result<Request, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_request(line: &[u8]) -> Result<Request, String> {
-    serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))
+    // The error repeats names it does not know, control characters and all.
+    serde_json::from_slice(line).map_err(|error| format!("not a request: {error}").replace(char::is_control, " "))
 }
 
 fn answer(mut stream: &UnixStream, response: &Response) -> io::Result<()> {

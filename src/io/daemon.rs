@@ -165,12 +165,8 @@ fn default_workers() -> usize {
 /// Finds out which offloads this kernel grants of those that are wanted.
 fn probe(config: &Config) -> Result<(TapOffload, UdpOffload, MachineReport), String> {
     let wanted = config.offload;
-    let probe = tap::probe(TapOffload {
-        checksum: wanted.tap_checksum,
-        tso: wanted.tap_tso && wanted.tap_checksum,
-        uso: wanted.tap_uso && wanted.tap_checksum,
-    })
-    .map_err(|error| error.to_string())?;
+    let probe = tap::probe(TapOffload { checksum: wanted.tap_checksum, tso: wanted.tap_tso, uso: wanted.tap_uso })
+        .map_err(|error| error.to_string())?;
     let granted = probe.granted();
     let mut offloads = BTreeMap::new();
     let mut tell = |name: &str, switched_on: bool, result: Result<(), String>| {

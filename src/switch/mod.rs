@@ -136,7 +136,7 @@ impl Switch {
         let mut tunnel = peer.tunnel();
         let too_long = !whole && packet.len() > peer.inner_limit();
         let Some((header, _)) = packet.split_first_chunk::<IPV4_LEN>().filter(|_| too_long) else {
-            return self.emit(now, peer, &mut tunnel, packet, out);
+            return self.emit(now, &mut tunnel, packet, out);
         };
         let mut header = *header;
         header[4..6].copy_from_slice(&tunnel.next_identification().to_be_bytes());
@@ -144,19 +144,18 @@ impl Switch {
             let mut fragment = vec![0; header.len()];
             piece.stamp(&header, &mut fragment);
             fragment.extend_from_slice(&packet[piece.payload]);
-            self.emit(now, peer, &mut tunnel, &fragment, out);
+            self.emit(now, &mut tunnel, &fragment, out);
         }
     }
 
     /// Seals one inner packet, or keeps it until there is a session.
-    fn emit(&self, now: Instant, peer: &Peer, tunnel: &mut Tunnel, packet: &[u8], out: &mut impl Egress) {
+    fn emit(&self, now: Instant, tunnel: &mut Tunnel, packet: &[u8], out: &mut impl Egress) {
         if !tunnel.is_live() {
             self.counters.drop_many(Drop::TunnelQueueFull, tunnel.hold(now, packet));
             start_handshake(tunnel, out);
             return;
         }
         let Some(endpoint) = tunnel.endpoint() else { return self.counters.drop(Drop::NoEndpoint) };
-        peer.flow.sent(1, packet.len());
         let room = (packet.len() + crate::wire::WIREGUARD_OVERHEAD).max(HANDSHAKE_ROOM);
         out.transmit(endpoint, room, |datagram| tunnel.seal(now, packet, datagram));
     }
@@ -164,7 +163,7 @@ impl Switch {
     /// A session came to life: what waited for it leaves.
     fn session_up(&self, now: Instant, peer: &Peer, tunnel: &mut Tunnel, out: &mut impl Egress) {
         while let Some(packet) = tunnel.next_waiting() {
-            self.emit(now, peer, tunnel, &packet, out);
+            self.emit(now, tunnel, &packet, out);
         }
         out.notify(Event::SessionUp(peer.id));
     }

@@ -285,6 +285,8 @@ impl Tunnel {
             return Err(Drop::MalformedPacket);
         }
         let length = match self.tunn.decapsulate(Some(from.ip()), datagram, packet) {
+            // boringtun cuts a packet to the length that its header gives, also to none.
+            TunnResult::WriteToTunnelV4([], _) => return Err(Drop::MalformedPacket),
             TunnResult::WriteToTunnelV4(packet, _) => packet.len(),
             // Authentic, but not the IPv4 we carry: refused above us by its version.
             TunnResult::WriteToTunnelV6(packet, _) => packet.len(),
