@@ -251,7 +251,7 @@ fn fifty_thousand_forged_handshakes_a_second_stop_neither_traffic_nor_a_member_t
         if so_far as f64 > begun.elapsed().as_secs_f64() * 50_000.0 {
             return std::thread::sleep(Duration::from_micros(500));
         }
-        let at = so_far as usize % frames.len() & !63;
+        let at = (so_far as usize % frames.len()) & !63;
         counter.fetch_add(stranger.raw.send_many(&frames[at..at + 64]) as u64, Relaxed);
     });
     eventually("the flood has begun", || (sent.load(Relaxed) > 10_000).then_some(()));
@@ -438,7 +438,7 @@ fn addresses_a_bridge_must_not_take_are_dropped_under_their_reasons() {
 fn honest_super_frame(random: &mut Random, macs: (Mac, Mac), from: Ipv4Addr, to: Ipv4Addr) -> (VnetHeader, Vec<u8>) {
     let length = [1, 100, 1400, 3000, 20_000, 60_000][random.next_u64() as usize % 6];
     let mut packet = udp_frame(macs, (from, 4000), (to, 5000), &bytes(random, length));
-    let tcp = random.next_u64() % 2 == 0 && length >= 100;
+    let tcp = random.next_u64().is_multiple_of(2) && length >= 100;
     if tcp {
         packet[23] = 6;
         packet[24..26].fill(0);
