@@ -267,14 +267,15 @@ pub(super) fn check_addresses(source: Mac, destination: Mac) -> Result<(), Drop>
     Ok(())
 }
 
-/// A header that asks for a checksum must name a field inside the frame.
+/// A header that asks for a checksum must name a field inside the frame, behind an IP header: one further in front
+/// would have us rewrite the addresses that were just checked.
 fn check_checksum(header: &VnetHeader, len: usize) -> Result<(), Drop> {
-    match header.partial() {
-        Some(partial) if usize::from(partial.start) + usize::from(partial.offset) + 2 > len => {
-            Err(Drop::MalformedFrame)
-        }
-        _ => Ok(()),
+    let Some(PartialChecksum { start, offset }) = header.partial() else { return Ok(()) };
+    let (start, offset) = (usize::from(start), usize::from(offset));
+    if start < ethernet::HEADER_LEN + IPV4_HEADER || start + offset + 2 > len {
+        return Err(Drop::MalformedFrame);
     }
+    Ok(())
 }
 
 /// The longest frame that a super-frame of `len` bytes stands for, by its header: datagrams keep their size, while TCP is

@@ -315,7 +315,11 @@ pub(crate) fn check_packet(ethertype: u16, packet: &[u8]) -> Result<bool, String
         _ => return Ok(false),
     };
     let sum = ones_complement(&[&pseudo[..], l4].concat());
-    if sum == 0xffff { Ok(true) } else { Err(format!("the {name} checksum is wrong: {sum:#06x} over {} bytes", l4.len())) }
+    if sum == 0xffff {
+        Ok(true)
+    } else {
+        Err(format!("the {name} checksum is wrong: {sum:#06x} over {} bytes", l4.len()))
+    }
 }
 
 /// Container addresses of the lab, for people who count from 1.

@@ -56,7 +56,7 @@ fn probe_here(wanted: TapOffload) -> Result<Probe, TapError> {
     let tap = Tap::create("weftprobe%d", TapOffload::default())?;
     bring_up(&tap)?;
     let off = || Err("switched off in the configuration".to_owned());
-    let needs_checksum = || Err("it needs the checksum offload, which is off".to_owned());
+    let needs_checksum = || Err("needs tap_checksum".to_owned());
 
     let checksum = TapOffload { checksum: true, ..TapOffload::default() };
     let checksum = if wanted.checksum { attempt(&tap, checksum, &udp(GSO_NONE)) } else { off() };
@@ -134,13 +134,14 @@ fn frame(gso: u8, protocol: u8, l4: &[u8], checksum_at: u8) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::io::skip;
 
     const EVERYTHING: TapOffload = TapOffload { checksum: true, tso: true, uso: true };
 
     fn probed(wanted: TapOffload) -> Option<Probe> {
         match probe(wanted) {
             Err(error @ (TapError::NoDriver | TapError::NotPermitted)) => {
-                eprintln!("skipped: {error}");
+                skip::say(&error.to_string());
                 None
             }
             other => Some(other.unwrap()),
@@ -162,15 +163,15 @@ mod tests {
         assert_eq!(found.tso.unwrap_err(), "switched off in the configuration");
         let found = probed(TapOffload { checksum: false, ..EVERYTHING }).unwrap();
         assert_eq!(found.granted(), TapOffload::default());
-        assert!(found.uso.unwrap_err().contains("needs the checksum offload"));
+        assert!(found.uso.unwrap_err().contains("needs tap_checksum"));
     }
 
     #[test]
     fn a_frame_that_contradicts_its_header_is_refused_so_the_probe_means_something() {
-        let Ok(netns) = Netns::create() else { return eprintln!("skipped: no namespaces") };
+        let Ok(netns) = Netns::create() else { return skip::say("no namespaces") };
         netns
             .run(|| {
-                let Ok(tap) = Tap::create("weftprobe%d", EVERYTHING) else { return eprintln!("skipped: no TAP") };
+                let Ok(tap) = Tap::create("weftprobe%d", EVERYTHING) else { return skip::say("no TAP") };
                 bring_up(&tap).unwrap();
                 let mut frame = tcp();
                 frame[1] = 0x7f; // No such GSO type.
