@@ -255,7 +255,7 @@ fn without_privileges_the_daemon_says_which_it_needs() {
     let files = &lab.host(1).files;
     let _ = std::fs::remove_dir_all(files.state());
     std::fs::create_dir(files.state()).unwrap();
-    [&files.dir, &files.state(), &files.key()].map(|path| own(path));
+    [&files.dir, &files.state(), &files.key()].into_iter().for_each(|path| own(path));
     for above in [lab.dir(), lab.dir().parent().unwrap()] {
         std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o711)).unwrap();
     }

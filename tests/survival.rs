@@ -306,7 +306,7 @@ fn numbered(from: &Container, to: &Container, n: u32, share: f64) {
             let mut datagram = vec![0; size];
             datagram[..4].copy_from_slice(&number.to_be_bytes());
             sender.send_to(&datagram, target).unwrap();
-            if number % 64 == 0 {
+            if number % 16 == 0 {
                 // A burst of what a queue holds; the rest of the test is no test of queues.
                 std::thread::sleep(Duration::from_millis(2));
             }

@@ -4,8 +4,13 @@
 //! milliseconds, see `sim/clock.rs`.
 
 #![allow(clippy::unwrap_used)]
-// What is shared with the simulation is not all needed here.
-#![allow(dead_code)]
 
-mod sim;
+#[path = "sim/clock.rs"]
+mod clock;
+#[allow(dead_code, reason = "the simulation uses the rest")]
+#[path = "sim/rng.rs"]
+mod rng;
 mod tunnels;
+#[allow(dead_code, reason = "the simulation uses the rest")]
+#[path = "sim/world.rs"]
+mod world;

@@ -19,7 +19,7 @@ use weft::switch::tunnel::{Gate, HANDSHAKE_ROOM, Tunnel, TunnelSettings};
 use weft::wire::key::Secret;
 
 /// One input's worth of datagrams is no better for being longer.
-const MAX_RECORDS: usize = 64;
+const MAX_RECORDS: usize = 16;
 
 /// The target.
 pub fn run(data: &[u8]) {
@@ -109,7 +109,8 @@ fn refused(world: &mut World, from: SocketAddr, datagrams: &[u8], stride: usize)
     let before = b.peer.tunnel().endpoint();
     b.input(world.now, from, datagrams, stride);
     b.flush();
-    assert_eq!(b.dropped(), datagrams.chunks(stride.max(1)).len() as u64, "each is counted once");
+    let count = datagrams.chunks(stride.max(1)).len().max(1);
+    assert_eq!(b.dropped(), count as u64, "each is counted once, also an empty one");
     assert_eq!(b.peer.tunnel().endpoint(), before, "only what is authentic moves the endpoint");
     assert!(b.out.delivered.is_empty() && b.out.messages.is_empty());
     let answered: usize = b.out.sent.iter().map(|(_, datagram)| datagram.len()).sum();

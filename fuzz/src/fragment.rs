@@ -107,7 +107,7 @@ fn cut(length: usize, limit: usize) {
     let count = pieces(length, limit).count();
     for (i, piece) in pieces(length, limit).enumerate() {
         assert_eq!((piece.payload.start, piece.more), (at, i + 1 < count));
-        assert!(20 + piece.payload.len() <= limit.max(28) && piece.payload.len() > 0);
+        assert!(20 + piece.payload.len() <= limit.max(28) && !piece.payload.is_empty());
         assert!(piece.payload.len().is_multiple_of(8) || !piece.more);
         at = piece.payload.end;
     }

@@ -103,7 +103,7 @@ impl Batch {
         let waits = matches!(parsed, Ok(Payload::Fragment)) && dropped == 0 && told == 0 && !framed;
         let nothing = packet.is_empty();
         let fates = dropped + told as u64 + u64::from(framed) + u64::from(waits) + u64::from(nothing);
-        assert_eq!(fates, 1, "delivered, told, waiting or counted: {:?}", parsed);
+        assert_eq!(fates, 1, "delivered, told, waiting or counted: {parsed:?}");
         self.staged |= framed;
         self.private |= match parsed {
             Ok(Payload::Frame { vni, .. }) => vni == PRIVATE,

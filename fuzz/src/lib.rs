@@ -29,8 +29,11 @@ pub mod request;
 pub mod seeds;
 mod world;
 
+/// Takes an input, and panics when something does not hold.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name, which is also its directory in `corpus/`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("config", config::run),
     ("datagram", datagram::run),
     ("fragment", fragment::run),

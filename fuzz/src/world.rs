@@ -201,7 +201,7 @@ impl World {
     fn new() -> Self {
         let now = Instant::now();
         let mut world = Self { a: Member::new(1, 2, now), b: Member::new(2, 1, now), now, recorded: Vec::new() };
-        let World { a, b, recorded, .. } = &mut world;
+        let Self { a, b, recorded, .. } = &mut world;
         a.switch.connect(&a.peer, &mut a.out);
         while !(a.out.sent.is_empty() && b.out.sent.is_empty()) {
             for (_, datagram) in std::mem::take(&mut a.out.sent) {

@@ -64,7 +64,7 @@ pub trait Host {
     /// Looks for these targets until told otherwise; what is found comes back through [`Control::located`].
     fn seek(&mut self, targets: Vec<(String, Target)>);
     /// Resolves these names until told otherwise; answers come back through [`Control::resolved`].
-    fn resolve(&mut self, names: Vec<(String, u16)>);
+    fn resolve(&mut self, names: Vec<Lookup>);
     /// Changes how much is logged.
     fn set_log_level(&mut self, level: config::LogLevel);
     /// Random bits.
@@ -85,6 +85,15 @@ pub struct NewPort<'a> {
     pub origin: Origin,
     /// MTU of its network.
     pub mtu: u16,
+}
+
+/// A name to be resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// The name, and the UDP port that goes with it.
+    pub name: (String, u16),
+    /// Whether a peer does not answer where the name led last: it may have moved.
+    pub pressing: bool,
 }
 
 /// What the machine can do, for `weft status`.
@@ -123,6 +132,7 @@ pub struct Control<H: Host> {
     ports: BTreeMap<String, PortEntry>,
     next_peer: u32,
     next_port: u32,
+    lookups: Vec<Lookup>,
     resolved: BTreeMap<(String, u16), Vec<std::net::SocketAddr>>,
     announcements: Vec<ports::Announcement>,
     started: Instant,
@@ -146,6 +156,7 @@ impl<H: Host> Control<H> {
             ports: BTreeMap::new(),
             next_peer: 0,
             next_port: 0,
+            lookups: Vec::new(),
             resolved: BTreeMap::new(),
             announcements: Vec::new(),
             started: now,
@@ -254,6 +265,7 @@ impl<H: Host> Control<H> {
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
             self.remove_dead_ports();
+            self.resolve();
             if now >= self.next_call {
                 self.next_call = now + CALL_AGAIN;
                 self.connect_all();

@@ -1,6 +1,6 @@
 //! Peers: their tunnels, their endpoints, and what they tell of themselves.
 
-use super::{Control, Host};
+use super::{Control, Host, Lookup};
 use crate::config::{self, Endpoint};
 use crate::mesh::{Link, Output};
 use crate::switch::ids::{PeerId, Place};
@@ -8,6 +8,7 @@ use crate::switch::topology::Peer;
 use crate::switch::tunnel::TunnelSettings;
 use crate::wire::message::PARTIAL_CHECKSUM;
 use crate::wire::{UNDERLAY_OVERHEAD_V4, UNDERLAY_OVERHEAD_V6};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,7 +22,7 @@ pub struct PeerEntry {
     pub peer: Arc<Peer>,
     /// Its endpoint when the tunnel was last looked at.
     endpoint: Option<SocketAddr>,
-    /// Bytes sent to it when the tunnel was last looked at, and of messages of our own since.
+    /// Bytes sent to it when the tunnel was last looked at.
     sent_bytes: u64,
 }
 
@@ -81,29 +82,38 @@ impl<H: Host> Control<H> {
         addresses
     }
 
-    /// Asks the host for all names that the file's endpoints need.
+    /// Asks the host for all names that the file's endpoints need, when they or their urgency have changed.
     pub(super) fn resolve(&mut self) {
-        let names =
-            self.peers.values().flat_map(|entry| &entry.config.endpoints).filter_map(|endpoint| match endpoint {
-                Endpoint::Name(name, port) => Some((name.clone(), *port)),
-                Endpoint::Address(_) => None,
-            });
-        let names: std::collections::BTreeSet<_> = names.collect();
-        self.resolved.retain(|name, _| names.contains(name));
-        self.host.resolve(names.into_iter().collect());
+        let mut names: BTreeMap<(String, u16), bool> = BTreeMap::new();
+        for entry in self.peers.values() {
+            let trying = entry.peer.tunnel().is_trying();
+            for endpoint in &entry.config.endpoints {
+                if let Endpoint::Name(name, port) = endpoint {
+                    *names.entry((name.clone(), *port)).or_default() |= trying;
+                }
+            }
+        }
+        self.resolved.retain(|name, _| names.contains_key(name));
+        let lookups: Vec<_> = names.into_iter().map(|(name, pressing)| Lookup { name, pressing }).collect();
+        if lookups != self.lookups {
+            self.lookups.clone_from(&lookups);
+            self.host.resolve(lookups);
+        }
     }
 
     /// A name of the file's endpoints resolved to these addresses.
     pub fn resolved(&mut self, name: (String, u16), addresses: Vec<SocketAddr>) {
-        let first = self.resolved.insert(name.clone(), addresses).is_none();
+        let asked = self.lookups.iter().any(|lookup| lookup.name == name);
+        if !asked || self.resolved.get(&name) == Some(&addresses) {
+            return;
+        }
+        let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        tracing::info!("{} is at {}", name.0, texts.join(", "));
+        self.resolved.insert(name.clone(), addresses);
         let wanted = Endpoint::Name(name.0, name.1);
-        for entry in self.peers.values() {
-            if entry.config.endpoints.contains(&wanted) {
-                entry.peer.tunnel().set_endpoints(self.addresses_of(&entry.config.endpoints));
-                if first {
-                    self.switch.connect(&entry.peer, self.host.out());
-                }
-            }
+        for entry in self.peers.values().filter(|entry| entry.config.endpoints.contains(&wanted)) {
+            entry.peer.tunnel().set_endpoints(self.addresses_of(&entry.config.endpoints));
+            self.switch.connect(&entry.peer, self.host.out());
         }
     }
 
@@ -181,9 +191,7 @@ impl<H: Host> Control<H> {
         while let Some(output) = self.mesh.poll_output() {
             match output {
                 Output::Send { peer, packet, whole } => {
-                    if let Some(entry) = self.peers.get_mut(&peer) {
-                        // Our own messages do not count as use of the path, or probing would keep itself going.
-                        entry.sent_bytes += packet.len() as u64;
+                    if let Some(entry) = self.peers.get(&peer) {
                         self.switch.send_packet(now, &entry.peer, &packet, whole, self.host.out());
                     }
                 }

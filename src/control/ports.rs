@@ -87,7 +87,6 @@ impl<H: Host> Control<H> {
         match made {
             Ok(()) => {
                 tracing::info!("port {name}: up in network {}", spec.network);
-                self.seek();
             }
             Err(reason) => {
                 if let Some(entry) = self.ports.get_mut(name) {
@@ -170,8 +169,17 @@ impl<H: Host> Control<H> {
             }
     }
 
-    /// A port exists: made, or found again after a restart.
-    pub fn port_up(&mut self, now: Instant, spec: config::Port, origin: Origin, port: Arc<Port>) {
+    /// A port was found again after a restart. Its network's MTU may be another one meanwhile.
+    pub fn adopted(&mut self, now: Instant, spec: config::Port, origin: Origin, port: Arc<Port>) {
+        let mtu = self.network(&spec.network).map(|network| network.mtu);
+        if let Some(Err(reason)) = mtu.map(|mtu| self.host.set_port_mtu(port.id, mtu)) {
+            tracing::warn!("port {} keeps its MTU: {reason}", spec.name);
+        }
+        self.port_up(now, spec, origin, port);
+    }
+
+    /// A port exists: made, or found again.
+    fn port_up(&mut self, now: Instant, spec: config::Port, origin: Origin, port: Arc<Port>) {
         self.switch.fdb.insert_static(port.vni, port.mac, Place::Port(port.id));
         let addresses = spec.addresses.iter().map(|address| address.cidr.address).collect();
         self.announcements.push(Announcement { due: now, left: ANNOUNCEMENTS, port: port.clone(), addresses });
@@ -179,6 +187,9 @@ impl<H: Host> Control<H> {
         self.apply_static_entries();
         self.publish();
         self.announce_due(now);
+        if origin == Origin::File {
+            self.seek();
+        }
     }
 
     pub(super) fn announce_due(&mut self, now: Instant) {

@@ -6,9 +6,9 @@
 use super::ports::{Origin, State};
 use super::request::Response;
 use super::{Control, Host};
-use crate::config::check_port;
 use crate::config::diff::{Change, diff};
 use crate::config::{Config, FdbLimits};
+use crate::config::{check_identity, check_port};
 use crate::switch::fdb::Limits;
 use crate::switch::ids::PeerId;
 use crate::wire::key::PublicKey;
@@ -33,7 +33,8 @@ impl<H: Host> Control<H> {
                 return self.refuse(&format!("a reload cannot change {keys}: restart the daemon for that"));
             }
         };
-        if let Err(reason) = self.check_attached(&next) {
+        let fits = check_identity(&next, &self.identity.key).and_then(|()| self.check_attached(&next));
+        if let Err(reason) = fits {
             return self.refuse(&reason);
         }
         if changes.is_empty() {
@@ -74,7 +75,7 @@ impl<H: Host> Control<H> {
         let old = std::mem::replace(&mut self.config, next);
         self.switch.fdb.set_limits(limits(self.config.fdb));
         self.apply_peers(now, &old);
-        self.apply_ports(&old);
+        self.apply_ports(changes);
         self.forget_static_entries(&old);
         for network in &old.networks {
             if !self.config.networks.iter().any(|kept| kept.vni == network.vni) {
@@ -133,15 +134,16 @@ impl<H: Host> Control<H> {
         }
     }
 
-    fn apply_ports(&mut self, old: &Config) {
-        for port in &old.ports {
-            if !self.config.ports.contains(port) {
-                self.remove_port(&port.name);
-            }
-        }
-        for port in self.config.ports.clone() {
-            if !old.ports.contains(&port) {
-                self.want(port, Origin::File);
+    fn apply_ports(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::PortRemoved(port) => self.remove_port(&port.name),
+                Change::PortAdded(port) => self.want(port.clone(), Origin::File),
+                Change::PortChanged { new, .. } => {
+                    self.remove_port(&new.name);
+                    self.want(new.clone(), Origin::File);
+                }
+                _ => {}
             }
         }
     }

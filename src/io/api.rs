@@ -7,18 +7,19 @@ use super::ports::{self, Located};
 use crate::control::request::{Attach, MAX_REQUEST, Request, Response};
 use crossbeam::channel::{Sender, bounded};
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Callers served at once: people and a few scripts. Only root can connect.
 const CONNECTIONS: usize = 32;
-/// How long a caller may take to send its line or take its answer.
+/// How long a caller may take to send its line, and to take any of its answer.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait before the next caller is looked for when one could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long control may take: far above any attach.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -77,26 +78,27 @@ impl Api {
     pub fn serve(&self, calls: Sender<Call>, container_sockets: Vec<PathBuf>) -> io::Result<()> {
         let listener = self.listener.try_clone()?;
         let sockets: Arc<[PathBuf]> = container_sockets.into();
-        let busy = Arc::new(AtomicUsize::new(0));
+        // A token for each caller that is being served; whoever comes when all are out waits in the kernel's queue.
+        let (take, give_back) = bounded(CONNECTIONS);
+        let own_back = give_back.clone();
         let accept = move || {
             for stream in listener.incoming() {
-                let Ok(stream) = stream else { continue };
-                if busy.fetch_add(1, SeqCst) >= CONNECTIONS {
-                    busy.fetch_sub(1, SeqCst);
-                    let _ = answer(
-                        &stream,
-                        &Response::Refused(format!("{CONNECTIONS} callers are being served: try again")),
-                    );
+                let Ok(stream) = stream else {
+                    // Out of descriptors, most likely: some come back when a caller has been served.
+                    std::thread::sleep(ACCEPT_PAUSE);
                     continue;
+                };
+                let (calls, sockets, give_back) = (calls.clone(), sockets.clone(), give_back.clone());
+                if take.send(()).is_err() {
+                    return;
                 }
-                let (calls, sockets, done) = (calls.clone(), sockets.clone(), busy.clone());
                 let serve = move || {
                     let response = serve_one(&stream, &calls, &sockets);
                     let _ = answer(&stream, &response);
-                    done.fetch_sub(1, SeqCst);
+                    let _ = give_back.recv();
                 };
                 if std::thread::Builder::new().name("weft-caller".to_owned()).spawn(serve).is_err() {
-                    busy.fetch_sub(1, SeqCst);
+                    let _ = own_back.recv();
                 }
             }
         };
@@ -132,15 +134,28 @@ fn serve_one(stream: &UnixStream, calls: &Sender<Call>, sockets: &[PathBuf]) -> 
     }
 }
 
-fn read_request(stream: &UnixStream) -> Result<Request, String> {
-    stream.set_read_timeout(Some(CALLER_TIMEOUT)).map_err(|error| error.to_string())?;
-    let mut line = String::new();
-    let mut reader = BufReader::new(stream.take(MAX_REQUEST as u64 + 1));
-    reader.read_line(&mut line).map_err(|error| format!("cannot read the request: {error}"))?;
-    if line.len() > MAX_REQUEST {
-        return Err(format!("a request is at most {MAX_REQUEST} bytes"));
+/// Reads up to the end of the line. However slowly a caller writes, it has [`CALLER_TIMEOUT`] for all of it.
+fn read_request(mut stream: &UnixStream) -> Result<Request, String> {
+    let deadline = Instant::now() + CALLER_TIMEOUT;
+    let mut line = Vec::new();
+    let mut buffer = [0; 4096];
+    while !line.contains(&b'\n') {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(format!("no request within {} seconds", CALLER_TIMEOUT.as_secs()));
+        }
+        let read = stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut buffer));
+        match read {
+            Ok(0) => break,
+            Ok(length) => line.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(format!("cannot read the request: {error}")),
+        }
+        if line.len() > MAX_REQUEST {
+            return Err(format!("a request is at most {MAX_REQUEST} bytes"));
+        }
     }
-    parse_request(line.as_bytes())
+    parse_request(line.split(|&byte| byte == b'\n').next().unwrap_or_default())
 }
 
 /// Reads one request line. Any bytes may come here.
@@ -148,7 +163,8 @@ fn read_request(stream: &UnixStream) -> Result<Request, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse_request(line: &[u8]) -> Result<Request, String> {
-    serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))
+    // The error repeats names it does not know, control characters and all.
+    serde_json::from_slice(line).map_err(|error| format!("not a request: {error}").replace(char::is_control, " "))
 }
 
 fn answer(mut stream: &UnixStream, response: &Response) -> io::Result<()> {

@@ -11,8 +11,8 @@
 //! containers"). What removes them is `weft detach`, or their namespace's end.
 
 use super::api::{Api, Ask, Call};
-use super::finders::Found;
-use super::machine::{Machine, start_finders};
+use super::finders::{self, Found};
+use super::machine::Machine;
 use super::outbox::{Notice, Outbox, PortTable};
 use super::store::Store;
 use super::tap::{self, TapOffload};
@@ -130,8 +130,10 @@ fn start(
     report.config_file = path.display().to_string();
     report.pid = std::process::id();
     let outbox = Outbox::new(switch.clone(), sockets[0].clone(), table.clone(), events.notices.0.clone());
-    let (seek, resolve) = start_finders(&events.found.0, config.node.container_sockets.clone())
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let no_thread = |error| format!("cannot start a thread: {error}");
+    let found = &events.found.0;
+    let seek = finders::seek_targets(found.clone(), config.node.container_sockets.clone()).map_err(no_thread)?;
+    let resolve = finders::resolve_names(found.clone()).map_err(no_thread)?;
     let machine =
         Machine::new(path.to_owned(), tap_offload, table, store, workers, sockets, outbox, seek, resolve, report);
     let left = machine.left_ports();
@@ -146,7 +148,7 @@ fn start(
         match control.host.adopt(&record, port.clone()) {
             Ok(()) => {
                 tracing::info!("port {}: taken over as it was", record.spec.name);
-                control.port_up(now, record.spec, record.origin, port);
+                control.adopted(now, record.spec, record.origin, port);
             }
             Err(reason) => tracing::info!("port {}: not taken over: {reason}", record.spec.name),
         }

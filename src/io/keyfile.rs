@@ -173,6 +173,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::io::scratch::Scratch;
+    use crate::io::skip;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -221,7 +222,7 @@ mod tests {
         let path = dir.path().join("private.key");
         create(&path).unwrap();
         if std::os::unix::fs::chown(&path, Some(4711), None).is_err() {
-            return eprintln!("skipped: not allowed to give a file away");
+            return skip::say("not allowed to give a file away");
         }
         let error = load(&path).unwrap_err().to_string();
         assert!(error.contains("belongs to user 4711: 'chown 0 "), "{error}");

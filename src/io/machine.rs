@@ -1,19 +1,19 @@
 //! The machine as the control plane sees it: ports made and removed, files read, names looked for.
 
+use super::configfile;
+use super::finders::Latest;
 use super::outbox::{Outbox, PortEntry, PortTable};
 use super::ports::{self, Adopted, Located, Wanted};
 use super::store::{PortRecord, Store};
 use super::tap::{Tap, TapOffload};
 use super::udp::UdpSockets;
 use super::worker::{WorkerHandle, port_token};
-use super::{configfile, finders};
 use crate::config::{Config, LogLevel, Target};
-use crate::control::{Host, MachineReport, NewPort};
+use crate::control::{Host, Lookup, MachineReport, NewPort};
 use crate::switch::counters::Drop;
 use crate::switch::ids::{IdMap, PortId};
 use crate::switch::topology::Port;
 use arc_swap::ArcSwap;
-use crossbeam::channel::Sender;
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::os::fd::AsRawFd;
@@ -37,9 +37,9 @@ pub struct Machine {
     /// Our own way out.
     pub outbox: Outbox,
     /// Where to put the targets to be looked for.
-    pub seek: Sender<Vec<(String, Target)>>,
+    pub seek: Latest<Vec<(String, Target)>>,
     /// Where to put the names to be resolved.
-    pub resolve: Sender<Vec<(String, u16)>>,
+    pub resolve: Latest<Vec<Lookup>>,
     /// What the probes at start found.
     pub report: MachineReport,
     records: IdMap<PortId, PortRecord>,
@@ -56,8 +56,8 @@ impl Machine {
         workers: Vec<WorkerHandle>,
         sockets: Vec<Arc<UdpSockets>>,
         outbox: Outbox,
-        seek: Sender<Vec<(String, Target)>>,
-        resolve: Sender<Vec<(String, u16)>>,
+        seek: Latest<Vec<(String, Target)>>,
+        resolve: Latest<Vec<Lookup>>,
         report: MachineReport,
     ) -> Self {
         let records = IdMap::default();
@@ -179,12 +179,11 @@ impl Host for Machine {
     }
 
     fn seek(&mut self, targets: Vec<(String, Target)>) {
-        // Full means that the finder is busy with an older list; the next tick's list replaces both.
-        let _ = self.seek.try_send(targets);
+        self.seek.put(targets);
     }
 
-    fn resolve(&mut self, names: Vec<(String, u16)>) {
-        let _ = self.resolve.try_send(names);
+    fn resolve(&mut self, names: Vec<Lookup>) {
+        self.resolve.put(names);
     }
 
     fn set_log_level(&mut self, level: LogLevel) {
@@ -208,16 +207,4 @@ fn destroy(tap: &Tap, name: &str) {
     if let Err(error) = ports::destroy(tap) {
         tracing::warn!("port {name}: its interface stays behind: {error}");
     }
-}
-
-/// Starts the finders and gives the places where their lists go.
-///
-/// # Errors
-/// The kernel refused a thread.
-#[expect(clippy::type_complexity, reason = "two channels, named where they are received")]
-pub fn start_finders(
-    found: &Sender<finders::Found>,
-    sockets: Vec<PathBuf>,
-) -> std::io::Result<(Sender<Vec<(String, Target)>>, Sender<Vec<(String, u16)>>)> {
-    Ok((finders::seek_targets(found.clone(), sockets)?, finders::resolve_names(found.clone())?))
 }

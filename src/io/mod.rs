@@ -21,6 +21,10 @@ pub mod worker;
 
 #[cfg(test)]
 pub(crate) mod scratch;
+#[cfg(test)]
+#[path = "../../tests/common/skip.rs"]
+#[allow(unused_macros, unused_imports)]
+pub(crate) mod skip;
 
 /// 64 bits from the kernel's random source.
 pub fn random() -> u64 {

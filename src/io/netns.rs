@@ -175,10 +175,11 @@ fn said(what: &str, error: io::Error) -> io::Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::io::skip;
 
     /// A namespace to play in, or a reason printed and `None`.
     fn fresh() -> Option<Netns> {
-        Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok()
+        Netns::create().map_err(|error| skip::say(&error.to_string())).ok()
     }
 
     #[test]

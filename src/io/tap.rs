@@ -268,14 +268,15 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::io::netlink::Netlink;
+    use crate::io::skip;
 
     const ALL: TapOffload = TapOffload { checksum: true, tso: true, uso: false };
 
     /// A namespace of the test's own with a persistent TAP in it, or a reason printed and `None`.
     fn fresh() -> Option<(Netns, Tap)> {
-        let netns = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok()?;
+        let netns = Netns::create().map_err(|error| skip::say(&error.to_string())).ok()?;
         let tap = netns.run(|| Tap::create("port%d", ALL)).unwrap();
-        let tap = tap.map_err(|error| eprintln!("skipped: {error}")).ok()?;
+        let tap = tap.map_err(|error| skip::say(&error.to_string())).ok()?;
         tap.set_persist(true).unwrap();
         Some((netns, tap))
     }

@@ -309,6 +309,7 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::io::skip;
     use std::net::UdpSocket;
 
     const PORTS: [u16; 1] = [51820];
@@ -388,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_capture_sees_what_was_sent_before_its_end() {
-        let Some(netns) = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok() else { return };
+        let Some(netns) = Netns::create().map_err(|error| skip::say(&error.to_string())).ok() else { return };
         let capture = Capture::start(&netns, &PORTS, b"").unwrap();
         let sender = netns.run(|| UdpSocket::bind("127.0.0.1:51820")).unwrap().unwrap();
         for _ in 0..20 {

@@ -326,9 +326,10 @@ impl Batch {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::io::skip;
 
     fn loopback() -> Option<(Netns, SocketAddr)> {
-        let netns = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok()?;
+        let netns = Netns::create().map_err(|error| skip::say(&error.to_string())).ok()?;
         Some((netns, "127.0.0.1:0".parse().unwrap()))
     }
 

@@ -252,10 +252,11 @@ fn try_again(error: io::Error, what: &str, moved: Instant, stop: &Stop) -> Resul
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::io::skip;
 
     #[test]
     fn bulk_tcp_over_loopback_arrives_whole() {
-        let Some(netns) = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok() else { return };
+        let Some(netns) = Netns::create().map_err(|error| skip::say(&error.to_string())).ok() else { return };
         let address = "127.0.0.1:0".parse().unwrap();
         for streams in [1, 3] {
             let moved =
@@ -278,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_stop_ends_a_transfer_that_cannot_move() {
-        let Some(netns) = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok() else { return };
+        let Some(netns) = Netns::create().map_err(|error| skip::say(&error.to_string())).ok() else { return };
         let (sender, _unread) = connect(&netns, &netns, "127.0.0.1:0".parse().unwrap()).unwrap();
         let stop = Stop::default();
         stop.set();

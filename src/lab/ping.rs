@@ -199,11 +199,12 @@ fn checksum(bytes: &[u8]) -> u16 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::io::skip;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     #[test]
     fn the_loopback_of_a_fresh_namespace_answers_every_size_over_both_families() {
-        let Some(netns) = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok() else { return };
+        let Some(netns) = Netns::create().map_err(|error| skip::say(&error.to_string())).ok() else { return };
         for to in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
             let mut pinger = Pinger::open(&netns, to, None).unwrap();
             for size in [0, 1, 56, 1473, 10_000, 60_000] {
@@ -214,7 +215,7 @@ mod tests {
 
     #[test]
     fn who_does_not_exist_does_not_answer() {
-        let Some(netns) = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok() else { return };
+        let Some(netns) = Netns::create().map_err(|error| skip::say(&error.to_string())).ok() else { return };
         let mut pinger = Pinger::open(&netns, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), None).unwrap();
         let error = pinger.until(10, Duration::from_millis(350)).unwrap_err();
         assert!(matches!(error, PingError::Socket { .. }), "{error}");

@@ -75,10 +75,11 @@ pub fn end(child: &mut Child, patience: Duration) -> io::Result<ExitStatus> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::io::skip;
 
     #[test]
     fn a_program_runs_inside_its_namespace() {
-        let Some(netns) = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok() else { return };
+        let Some(netns) = Netns::create().map_err(|error| skip::say(&error.to_string())).ok() else { return };
         let mut command = Command::new("readlink");
         command.arg("/proc/self/ns/net");
         inside(&netns, &mut command).unwrap();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use super::ping::{PingError, Pinger};
 use super::*;
+use crate::io::skip;
 use std::sync::atomic::AtomicUsize;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -12,7 +13,7 @@ const BRIEF: Duration = Duration::from_millis(250);
 fn laid(change: impl FnOnce(&mut LabSpec)) -> Option<Lab> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     if let Err(error) = Netns::create() {
-        eprintln!("skipped: {error}");
+        skip::say(&error.to_string());
         return None;
     }
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);

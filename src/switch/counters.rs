@@ -62,7 +62,8 @@ drops! {
     PathTooSmall = "path_too_small",
     /// The kernel refused to send a datagram for another reason.
     SendFailed = "send_failed",
-    /// The underlay socket's receive buffer was full when a datagram arrived.
+    /// The underlay socket's receive buffer was full when a datagram arrived. Datagrams that a sender's UDP_SEGMENT kept
+    /// together count as one.
     ReceiveBufferFull = "receive_buffer_full",
     /// A datagram was not a WireGuard message.
     NotWireguard = "not_wireguard",
@@ -90,7 +91,7 @@ drops! {
     BadFragment = "bad_fragment",
     /// A packet's fragments did not all arrive in time, or gave way to newer ones.
     Unreassembled = "unreassembled",
-    /// The control plane's queue was full.
+    /// The control plane's queue was full, or a peer's share of it was used up.
     ControlQueueFull = "control_queue_full",
 }
 

@@ -43,7 +43,9 @@ impl Switch {
         let topology = self.topology.load();
         let mut held: Option<(&Arc<Peer>, MutexGuard<'_, Tunnel>)> = None;
         let mut count = 0;
-        for datagram in datagrams.chunks(stride.max(1)) {
+        // Nothing at all is a datagram, too.
+        let empty = datagrams.is_empty().then_some(datagrams);
+        for datagram in empty.into_iter().chain(datagrams.chunks(stride.max(1))) {
             count += 1;
             let result = match Gate::claim(datagram) {
                 None => Err(Drop::NotWireguard),
@@ -140,6 +142,7 @@ impl Switch {
         }
         match inner {
             Inner::Waiting => Ok(()),
+            Inner::Message(_) if !peer.may_speak(self.seconds(now)) => Err(Drop::ControlQueueFull),
             Inner::Message(range) => {
                 out.notify(Event::Message(peer.id, staging.bytes(range)));
                 Ok(())

@@ -73,7 +73,7 @@ impl Switch {
         let network = topology.network(port.vni).ok_or(Drop::UnknownNetwork)?;
         let gso = header.gso().map_err(|_| Drop::MalformedFrame)?;
         check_checksum(&header, bytes.len())?;
-        if gso == Gso::None && bytes.len() > usize::from(network.mtu) + ethernet::HEADER_LEN + 2 * TAG_LEN {
+        if longest_frame(gso, &header, bytes.len()) > usize::from(network.mtu) + ethernet::HEADER_LEN + 2 * TAG_LEN {
             return Err(Drop::OversizedFrame);
         }
         let (source, destination) = (frame.source(), frame.destination());
@@ -267,13 +267,24 @@ pub(super) fn check_addresses(source: Mac, destination: Mac) -> Result<(), Drop>
     Ok(())
 }
 
-/// A header that asks for a checksum must name a field inside the frame.
+/// A header that asks for a checksum must name a field inside the frame, behind an IP header: one further in front
+/// would have us rewrite the addresses that were just checked.
 fn check_checksum(header: &VnetHeader, len: usize) -> Result<(), Drop> {
-    match header.partial() {
-        Some(partial) if usize::from(partial.start) + usize::from(partial.offset) + 2 > len => {
-            Err(Drop::MalformedFrame)
-        }
-        _ => Ok(()),
+    let Some(PartialChecksum { start, offset }) = header.partial() else { return Ok(()) };
+    let (start, offset) = (usize::from(start), usize::from(offset));
+    if start < ethernet::HEADER_LEN + IPV4_HEADER || start + offset + 2 > len {
+        return Err(Drop::MalformedFrame);
+    }
+    Ok(())
+}
+
+/// The longest frame that a super-frame of `len` bytes stands for, by its header: datagrams keep their size, while TCP is
+/// cut to what its way carries.
+fn longest_frame(gso: Gso, header: &VnetHeader, len: usize) -> usize {
+    match gso {
+        Gso::None => len,
+        Gso::Udp => usize::from(header.csum_start) + vxlan::UDP_LEN + usize::from(header.gso_size),
+        Gso::Tcp4 | Gso::Tcp6 => 0,
     }
 }
 

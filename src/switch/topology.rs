@@ -10,9 +10,13 @@ use crate::wire::key::PublicKey;
 use crate::wire::{MIN_PATH_MTU, UNDERLAY_OVERHEAD_V6, WIREGUARD_OVERHEAD};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+/// Messages of one peer that reach control in a second: twice what the mesh heeds. The queue to control is shared; no
+/// member can fill it so that another is not heard.
+const MESSAGES_PER_SECOND: u32 = 128;
 
 /// A local port: a TAP in one network.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub struct Peer {
     tunnel: Mutex<Tunnel>,
     inner_limit: AtomicUsize,
     takes_partial: AtomicBool,
+    /// The second in which its messages are counted, and their number.
+    spoken: AtomicU64,
 }
 
 impl Peer {
@@ -57,6 +63,7 @@ impl Peer {
             tunnel: Mutex::new(Tunnel::new(gate, settings, now)),
             inner_limit: AtomicUsize::new(smallest),
             takes_partial: AtomicBool::new(false),
+            spoken: AtomicU64::new(0),
         }
     }
 
@@ -79,6 +86,14 @@ impl Peer {
     /// Whether it understands frames whose L4 checksum is left to it.
     pub fn takes_partial(&self) -> bool {
         self.takes_partial.load(Relaxed)
+    }
+
+    /// Whether control should get one more message of it in this second. To be asked while its tunnel is held.
+    pub fn may_speak(&self, second: u32) -> bool {
+        let before = self.spoken.load(Relaxed);
+        let count = if before >> 32 == u64::from(second) { (before as u32).saturating_add(1) } else { 1 };
+        self.spoken.store(u64::from(second) << 32 | u64::from(count), Relaxed);
+        count <= MESSAGES_PER_SECOND
     }
 
     /// Sets whether it understands partial checksums.

@@ -66,6 +66,8 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// How long the member with the larger key waits for the other's renewal before it renews itself.
 const TIE_BREAK: Duration = Duration::from_secs(2);
+/// boringtun reads its clock a little after us: its timers are held that much earlier than they would fire.
+const CLOCK_SKEW: Duration = Duration::from_secs(1);
 /// Unanswered initiations after which all known endpoints are tried, not just the last good one.
 const PATIENCE: u32 = 2;
 
@@ -176,8 +178,10 @@ pub struct Tunnel {
     unanswered_initiations: u32,
     /// When the live session was made; `None` when none is live.
     established: Option<Instant>,
-    /// boringtun's clock: when its timers last ran.
+    /// boringtun's clock: when its timers last ran. What it takes for the time of an event is this.
     ticked: Instant,
+    /// When boringtun thinks that the newest session was made.
+    renewed: Instant,
     /// When boringtun thinks that the peer was last heard.
     heard: Instant,
     /// When we first sent data after the peer was last heard.
@@ -207,6 +211,7 @@ impl Tunnel {
             unanswered_initiations: 0,
             established: None,
             ticked: now,
+            renewed: now,
             heard: now,
             unanswered_since: None,
             owing_since: None,
@@ -285,6 +290,8 @@ impl Tunnel {
             return Err(Drop::MalformedPacket);
         }
         let length = match self.tunn.decapsulate(Some(from.ip()), datagram, packet) {
+            // boringtun cuts a packet to the length that its header gives, also to none.
+            TunnResult::WriteToTunnelV4([], _) => return Err(Drop::MalformedPacket),
             TunnResult::WriteToTunnelV4(packet, _) => packet.len(),
             // Authentic, but not the IPv4 we carry: refused above us by its version.
             TunnResult::WriteToTunnelV6(packet, _) => packet.len(),
@@ -335,6 +342,7 @@ impl Tunnel {
         };
         if !is_cookie {
             self.unanswered_initiations = 0;
+            self.renewed = self.ticked;
             self.heard_from(from);
             // The session that an initiation makes is not live until the peer uses it.
             if is_response || was_live {
@@ -352,8 +360,7 @@ impl Tunnel {
 
     /// Begins a handshake unless one is on its way; returns the initiation's length.
     pub fn initiate(&mut self, datagram: &mut [u8; HANDSHAKE_ROOM]) -> Option<usize> {
-        let again = self.tunn.is_expired();
-        match self.tunn.format_handshake_initiation(datagram, again) {
+        match self.tunn.format_handshake_initiation(datagram, false) {
             TunnResult::WriteToNetwork(bytes) => {
                 self.unanswered_initiations = self.unanswered_initiations.saturating_add(1);
                 Some(bytes.len())
@@ -399,10 +406,14 @@ impl Tunnel {
     /// Whether boringtun's timers must not run yet: see the file's header on spurious and double renewals. A session
     /// near its end is never held.
     fn holds_timers(&self, now: Instant) -> bool {
-        let Some(age) = self.established.map(|at| now.saturating_duration_since(at)) else { return false };
-        let waits_for_other = self.defers && age >= REKEY_AFTER && age < REKEY_AFTER + TIE_BREAK;
-        let silent = now.saturating_duration_since(self.heard) >= DEAF_AFTER - Duration::from_secs(1);
-        let asked_lately = self.unanswered_since.is_some_and(|at| now.saturating_duration_since(at) < DEAF_AFTER);
+        if !self.is_live() {
+            return false;
+        }
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let age = since(self.renewed);
+        let waits_for_other = self.defers && age >= REKEY_AFTER - CLOCK_SKEW && age < REKEY_AFTER + TIE_BREAK;
+        let silent = since(self.heard) >= DEAF_AFTER - CLOCK_SKEW;
+        let asked_lately = self.unanswered_since.is_some_and(|at| since(at) < DEAF_AFTER);
         waits_for_other || (silent && asked_lately && age < REKEY_AFTER)
     }
 

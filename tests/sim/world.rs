@@ -132,7 +132,6 @@ pub(crate) struct Host {
     pub(crate) out: Outbox,
     /// Datagrams sent, by message type.
     pub(crate) sent: [usize; 5],
-    pub(crate) merge: bool,
     secret: Secret,
     staging: Staging,
     limits: Limits,
@@ -164,12 +163,18 @@ pub(crate) struct World {
     pub(crate) log: VecDeque<String>,
     /// MTU of all ports.
     pub(crate) port_mtu: u16,
+    /// The smallest path MTU since the play began: fragments of then may still wait or be under way.
+    pub(crate) narrowest: usize,
     /// Datagrams that were too large for the path.
     pub(crate) too_big: usize,
     homes: BTreeMap<SocketAddr, usize>,
     heap: BTreeMap<(Duration, u64), Next>,
     serial: u64,
     next_id: u32,
+}
+
+fn inner_limit(mtu: usize) -> usize {
+    mtu - UNDERLAY_OVERHEAD_V4 - WIREGUARD_OVERHEAD
 }
 
 /// The first address of host `n`.
@@ -190,6 +195,7 @@ impl World {
             capture: None,
             log: VecDeque::new(),
             port_mtu: 1500,
+            narrowest: usize::MAX,
             too_big: 0,
             homes: BTreeMap::new(),
             heap: BTreeMap::new(),
@@ -208,7 +214,6 @@ impl World {
                 peers: BTreeMap::new(),
                 out: Outbox::default(),
                 sent: [0; 5],
-                merge: true,
                 secret,
                 staging: Staging::new(STAGING_BYTES, true),
                 limits: LIMITS,
@@ -259,7 +264,7 @@ impl World {
         let host = &mut self.hosts[a];
         let now = self.clock.now();
         let peer = Arc::new(Peer::new(id, settings.peer.tunnel_address(), &host.switch.gate, &settings, now));
-        peer.set_inner_limit(self.link.mtu - UNDERLAY_OVERHEAD_V4 - WIREGUARD_OVERHEAD);
+        peer.set_inner_limit(inner_limit(self.link.mtu));
         peer.set_takes_partial(how.takes_partial);
         if let Some(old) = host.peers.insert(b, peer) {
             host.switch.fdb.forget_place(Place::Peer(old.id));
@@ -301,13 +306,18 @@ impl World {
     pub(crate) fn reboot(&mut self, n: usize) {
         let secret = self.hosts[n].secret.clone();
         self.hosts[n].switch = self.fresh_switch(&secret, self.hosts[n].limits);
-        self.hosts[n].staging = Staging::new(STAGING_BYTES, self.hosts[n].merge);
+        self.set_merging(n, true);
         let known: Vec<(usize, bool)> = self.hosts[n].peers.iter().map(|(&b, p)| (b, p.takes_partial())).collect();
         self.hosts[n].peers.clear();
         for (b, takes_partial) in known {
             self.introduce(n, b, &Acquaintance { takes_partial, ..Acquaintance::default() });
         }
         self.publish();
+    }
+
+    /// Whether host `n` merges frames into super-frames; it does unless told otherwise.
+    pub(crate) fn set_merging(&mut self, n: usize, merge: bool) {
+        self.hosts[n].staging = Staging::new(STAGING_BYTES, merge);
     }
 
     /// Host `n` is reached at, and sends from, another address; the old one is nobody's.
@@ -369,6 +379,23 @@ impl World {
         self.dispatch(n);
     }
 
+    /// Host `n`'s daemon says something for a port's container.
+    pub(crate) fn announce(&mut self, n: usize, port: &Port, frame: &[u8]) {
+        let now = self.instant();
+        let host = &mut self.hosts[n];
+        host.switch.announce(now, port, frame, &mut host.out);
+        self.dispatch(n);
+    }
+
+    /// The path carries packets of this size from here on, and everybody knows.
+    pub(crate) fn set_mtu(&mut self, mtu: usize) {
+        self.link.mtu = mtu;
+        self.narrowest = self.narrowest.min(mtu);
+        for peer in self.hosts.iter().flat_map(|host| host.peers.values()) {
+            peer.set_inner_limit(inner_limit(mtu));
+        }
+    }
+
     /// Host `a` sends `packet` through its tunnel to host `b`.
     pub(crate) fn send_packet(&mut self, a: usize, b: usize, packet: &[u8]) {
         let now = self.instant();
@@ -428,11 +455,6 @@ impl World {
     /// When the next event is.
     pub(crate) fn next_event(&self) -> Duration {
         self.heap.keys().next().map_or(Duration::MAX, |&(at, _)| at)
-    }
-
-    /// Datagrams that are under way.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.heap.values().filter(|next| matches!(next, Next::Arrival(_))).count()
     }
 
     /// Goes on to the next event; returns which host it happened to and, if it was a train's arrival, the datagrams in

@@ -63,3 +63,8 @@ pub(crate) fn reaches(from: &Container, to: &Container) {
 pub(crate) fn memory(lab: &Lab, h: usize) -> u64 {
     lab.host(h).daemon().unwrap().memory().unwrap()
 }
+
+/// Bytes that host `h`'s daemon has written to its log.
+pub(crate) fn logged(lab: &Lab, h: usize) -> u64 {
+    std::fs::metadata(lab.host(h).files.log()).unwrap().len()
+}

@@ -1,7 +1,7 @@
 //! A flood of handshakes: 50,000 a second that are made for us, from addresses that are not their sender's.
 
 use super::talk::{MS, S, Talk, of_type};
-use crate::sim::world::{COOKIE, INITIATION, RESPONSE, World, endpoint};
+use crate::world::{COOKIE, INITIATION, RESPONSE, World, endpoint};
 use std::net::SocketAddr;
 use std::time::Duration;
 use weft::switch::counters::Drop;

@@ -1,7 +1,7 @@
 //! After silence, outages and restarts traffic flows again, soon, whoever speaks first.
 
 use super::talk::{H, MIN, MS, S, Talk};
-use crate::sim::world::{Acquaintance, endpoint};
+use crate::world::{Acquaintance, endpoint};
 use std::time::Duration;
 use weft::switch::counters::Drop;
 
@@ -52,6 +52,21 @@ fn after_an_outage_of_any_length_traffic_flows_again_within_a_retry() {
                 }
             }
         }
+    }
+}
+
+/// boringtun gives up after 90 seconds: what waits then must not wait for the next packet.
+#[test]
+fn whenever_the_path_opens_what_waits_arrives_within_a_retry() {
+    for tenths in 840..960 {
+        let mut talk = Talk::new();
+        talk.cut(true);
+        talk.world.connect(0, 1);
+        talk.run(tenths * 100 * MS);
+        talk.say(0);
+        talk.run(200 * MS);
+        talk.cut(false);
+        assert!(talk.is_heard_within(0, 5300 * MS), "said {:?} after the first attempt", tenths * 100 * MS);
     }
 }
 

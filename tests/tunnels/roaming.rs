@@ -1,7 +1,7 @@
 //! The endpoint is where the peer was last authentically heard from: nothing else moves it.
 
 use super::talk::{MS, S, Talk, of_type};
-use crate::sim::world::{COOKIE, DATA, INITIATION, RESPONSE, endpoint};
+use crate::world::{COOKIE, DATA, INITIATION, RESPONSE, endpoint};
 
 #[test]
 fn data_from_elsewhere_moves_the_endpoint_and_traffic_follows() {

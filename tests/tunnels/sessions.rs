@@ -1,7 +1,7 @@
 //! Sessions are made when they are needed, renewed in time, and not more often.
 
 use super::talk::{H, MIN, MS, S, Talk, of_type};
-use crate::sim::world::{Acquaintance, DATA, KEEPALIVE_LEN, RESPONSE};
+use crate::world::{Acquaintance, DATA, KEEPALIVE_LEN, RESPONSE};
 use std::time::Duration;
 use weft::switch::counters::Drop;
 
@@ -80,25 +80,29 @@ fn a_single_unanswered_packet_makes_a_deaf_peer_be_asked_too() {
 
 #[test]
 fn after_simultaneous_initiations_one_side_renews_for_both() {
-    let mut talk = Talk::new();
-    talk.world.link.latency = 20 * MS;
-    talk.world.connect(0, 1);
-    talk.world.connect(1, 0);
-    talk.run(S);
-    assert_eq!(talk.initiations(), [1, 1]);
-    assert!(talk.tunnel(0).is_live() && talk.tunnel(1).is_live());
-    let before = talk.initiations();
-    talk.talk(H, [Some(100 * MS), Some(70 * MS)]);
-    talk.run(S);
-    assert_eq!([talk.lost(0), talk.lost(1)], [0, 0]);
-    let [a, b] = talk.initiations_since(before);
-    assert!(a.min(b) == 0 && (28..=30).contains(&a.max(b)), "{a} and {b} initiations");
+    // Longer than the hosts' ticks are apart, too, so that both renew before they hear of the other's renewal.
+    for latency in [20 * MS, 100 * MS, 500 * MS] {
+        let mut talk = Talk::new();
+        talk.world.link.latency = latency;
+        talk.world.connect(0, 1);
+        talk.world.connect(1, 0);
+        talk.run(2 * S);
+        assert_eq!(talk.initiations(), [1, 1]);
+        assert!(talk.tunnel(0).is_live() && talk.tunnel(1).is_live());
+        let before = talk.initiations();
+        talk.talk(H, [Some(100 * MS), Some(70 * MS)]);
+        talk.run(S);
+        assert_eq!([talk.lost(0), talk.lost(1)], [0, 0]);
+        let [a, b] = talk.initiations_since(before);
+        assert!(a.min(b) == 0 && (28..=30).contains(&a.max(b)), "{latency:?}: {a} and {b} initiations");
+    }
 }
 
 /// The second of the two defects meets the first: both find the other deaf, at once.
 #[test]
 fn after_an_outage_that_both_noticed_one_side_renews_for_both() {
     let mut talk = Talk::with_session();
+    talk.world.link.latency = 200 * MS;
     talk.cut(true);
     talk.talk(30 * S, [Some(100 * MS), Some(100 * MS)]);
     talk.cut(false);
@@ -190,6 +194,16 @@ fn what_waits_at_the_responder_leaves_with_the_first_keepalive() {
     talk.world.connect(0, 1);
     assert!(talk.is_heard_within(1, 100 * MS), "three ways of five milliseconds");
     assert_eq!(talk.initiations(), [1, 1]);
+}
+
+#[test]
+fn all_that_waits_leaves_when_the_session_comes() {
+    let mut talk = Talk::new();
+    for n in [0, 0, 0, 1, 1].repeat(6) {
+        talk.say(n);
+    }
+    assert_eq!((talk.tunnel(0).waiting(), talk.tunnel(1).waiting()), (18, 12));
+    assert!(talk.is_heard_within(0, 100 * MS) && talk.is_heard_within(1, 100 * MS));
 }
 
 #[test]

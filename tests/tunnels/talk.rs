@@ -1,6 +1,6 @@
 //! Two hosts that say numbered things to each other, and count what was not heard.
 
-use crate::sim::world::{Acquaintance, DATA, Datagram, INITIATION, World};
+use crate::world::{Acquaintance, DATA, Datagram, INITIATION, World};
 use std::collections::BTreeSet;
 use std::sync::MutexGuard;
 use std::time::Duration;

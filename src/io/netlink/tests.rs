@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::io::skip;
 
 /// A namespace of the test's own and a socket into it, or a reason printed and `None`.
 fn fresh() -> Option<(Netns, Netlink)> {
-    let netns = Netns::create().map_err(|error| eprintln!("skipped: {error}")).ok()?;
+    let netns = Netns::create().map_err(|error| skip::say(&error.to_string())).ok()?;
     let netlink = netns.run(Netlink::open).unwrap().unwrap();
     Some((netns, netlink))
 }

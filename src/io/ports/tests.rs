@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::io::scratch::Scratch;
+use crate::io::skip;
 use std::io::IoSlice;
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +18,7 @@ const MAC: Mac = Mac([0x02, 0x42, 0x0a, 0x09, 0x00, 0x01]);
 fn as_daemon(test: impl FnOnce() + Send) {
     match Netns::create() {
         Ok(netns) => netns.run(test).unwrap(),
-        Err(error) => eprintln!("skipped: {error}"),
+        Err(error) => skip::say(&error.to_string()),
     }
 }
 
@@ -258,7 +259,7 @@ fn ipv6_is_switched_on_for_the_port_alone_where_an_engine_switched_it_off() {
             ["all", "default"].map(|name| fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1"))
         });
         if switched.unwrap().iter().any(Result::is_err) {
-            return eprintln!("skipped: /proc/sys is read-only");
+            return skip::say("/proc/sys is read-only");
         }
         let made = attach(&container, &["10.9.0.1/24", "fd00:9::1/64"]).unwrap();
         assert_eq!(seen(&at.netns).0, ["10.9.0.1/24", "fd00:9::1/64"]);

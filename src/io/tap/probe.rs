@@ -134,13 +134,14 @@ fn frame(gso: u8, protocol: u8, l4: &[u8], checksum_at: u8) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::io::skip;
 
     const EVERYTHING: TapOffload = TapOffload { checksum: true, tso: true, uso: true };
 
     fn probed(wanted: TapOffload) -> Option<Probe> {
         match probe(wanted) {
             Err(error @ (TapError::NoDriver | TapError::NotPermitted)) => {
-                eprintln!("skipped: {error}");
+                skip::say(&error.to_string());
                 None
             }
             other => Some(other.unwrap()),
@@ -167,10 +168,10 @@ mod tests {
 
     #[test]
     fn a_frame_that_contradicts_its_header_is_refused_so_the_probe_means_something() {
-        let Ok(netns) = Netns::create() else { return eprintln!("skipped: no namespaces") };
+        let Ok(netns) = Netns::create() else { return skip::say("no namespaces") };
         netns
             .run(|| {
-                let Ok(tap) = Tap::create("weftprobe%d", EVERYTHING) else { return eprintln!("skipped: no TAP") };
+                let Ok(tap) = Tap::create("weftprobe%d", EVERYTHING) else { return skip::say("no TAP") };
                 bring_up(&tap).unwrap();
                 let mut frame = tcp();
                 frame[1] = 0x7f; // No such GSO type.
