@@ -171,6 +171,9 @@ impl Switch {
                 self.counters.tunnel_tx_frames.fetch_add(1, Relaxed);
             }
         }
+        if tunnel.takes_turns(now, out.lane()) {
+            out.send_collected();
+        }
         Ok(())
     }
 }
