@@ -12,6 +12,8 @@ pub mod ports;
 pub mod reload;
 pub mod report;
 pub mod request;
+#[cfg(test)]
+mod tests;
 
 use crate::config::{self, Config, Target};
 use crate::mesh::Mesh;
