@@ -135,8 +135,11 @@ impl FromStr for Endpoint {
         let port = port.parse().ok().filter(|&port: &u16| port > 0).ok_or(NotAnEndpoint::Port)?;
         if let Ok(address) = text.parse::<SocketAddr>() {
             let ip = address.ip().to_canonical();
-            let reachable = !ip.is_unspecified() && !ip.is_multicast();
-            return if reachable { Ok(Self::Address(address)) } else { Err(NotAnEndpoint::Unreachable) };
+            if ip.is_unspecified() || ip.is_multicast() {
+                return Err(NotAnEndpoint::Unreachable);
+            }
+            // An IPv4 address in IPv6 clothes is reached through the IPv4 socket.
+            return Ok(Self::Address(if ip.is_ipv4() { SocketAddr::new(ip, port) } else { address }));
         }
         if is_dns_name(host) { Ok(Self::Name(host.to_owned(), port)) } else { Err(NotAnEndpoint::Host) }
     }
@@ -186,6 +189,8 @@ mod tests {
             let endpoint: Endpoint = right.parse().unwrap();
             assert_eq!(endpoint.to_string(), right);
         }
+        let mapped: Endpoint = "[::ffff:192.0.2.7]:51820".parse().unwrap();
+        assert_eq!(mapped.to_string(), "192.0.2.7:51820");
         for (wrong, why) in [
             ("", NotAnEndpoint::NoPort),
             ("beta", NotAnEndpoint::NoPort),
@@ -204,6 +209,7 @@ mod tests {
             ("beta..net:1", NotAnEndpoint::Host),
             ("0.0.0.0:1", NotAnEndpoint::Unreachable),
             ("[::]:1", NotAnEndpoint::Unreachable),
+            ("[::ffff:0.0.0.0]:1", NotAnEndpoint::Unreachable),
             ("[ff02::1]:1", NotAnEndpoint::Unreachable),
         ] {
             assert_eq!(wrong.parse::<Endpoint>(), Err(why), "{wrong}");

@@ -3,7 +3,7 @@
 use super::{Control, Host, Lookup};
 use crate::config::{self, Endpoint};
 use crate::mesh::{Link, Output};
-use crate::switch::ids::{PeerId, Place};
+use crate::switch::ids::PeerId;
 use crate::switch::topology::Peer;
 use crate::switch::tunnel::TunnelSettings;
 use crate::wire::message::PARTIAL_CHECKSUM;
@@ -62,10 +62,10 @@ impl<H: Host> Control<H> {
         }
     }
 
+    /// Forgets a peer. What the FDB knows of it is the caller's to forget, once the topology without it is published.
     pub(super) fn remove_peer(&mut self, id: PeerId) {
         self.peers.remove(&id);
         self.mesh.remove_peer(id);
-        self.switch.fdb.forget_place(Place::Peer(id));
     }
 
     /// The addresses that the file's endpoints mean as far as names have resolved.

@@ -10,7 +10,7 @@ use crate::config::diff::{Change, diff};
 use crate::config::{Config, FdbLimits};
 use crate::config::{check_identity, check_port};
 use crate::switch::fdb::Limits;
-use crate::switch::ids::PeerId;
+use crate::switch::ids::{PeerId, Place};
 use crate::wire::key::PublicKey;
 use std::time::Instant;
 
@@ -74,15 +74,21 @@ impl<H: Host> Control<H> {
     fn apply(&mut self, now: Instant, next: Config, changes: &[Change]) {
         let old = std::mem::replace(&mut self.config, next);
         self.switch.fdb.set_limits(limits(self.config.fdb));
+        // First, while the names in the old file still mean the peers and ports that they meant.
+        self.forget_static_entries(&old);
+        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         self.apply_peers(now, &old);
         self.apply_ports(changes);
-        self.forget_static_entries(&old);
+        self.apply_networks(now);
+        // Last, when the workers no longer meet what is gone and cannot learn it anew.
+        for id in peers.into_iter().filter(|id| !self.peers.contains_key(id)) {
+            self.switch.fdb.forget_place(Place::Peer(id));
+        }
         for network in &old.networks {
             if !self.config.networks.iter().any(|kept| kept.vni == network.vni) {
                 self.switch.fdb.forget_network(network.vni);
             }
         }
-        self.apply_networks(now);
         self.apply_mtus(&old);
         if changes.iter().any(|change| matches!(change, Change::LogLevel(_))) {
             self.host.set_log_level(self.config.node.log);
@@ -159,7 +165,7 @@ impl<H: Host> Control<H> {
         }
         // A container's own address may have been one of them.
         for (_, port, mac) in self.up_ports() {
-            self.switch.fdb.insert_static(port.vni, mac, crate::switch::ids::Place::Port(port.id));
+            self.switch.fdb.insert_static(port.vni, mac, Place::Port(port.id));
         }
     }
 

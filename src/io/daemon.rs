@@ -256,7 +256,7 @@ fn take_notice(control: &mut Control<Machine>, notice: Notice) {
         Notice::Message(peer, payload) => control.message(now, peer, &payload),
         Notice::SessionUp(peer) => control.session_up(now, peer),
         Notice::TooBig(to, bytes) => control.too_big(now, to, bytes),
-        Notice::PortFailed(port, _) => control.port_failed(port),
+        Notice::PortFailed(port) => control.port_failed(port),
     }
 }
 

@@ -91,10 +91,13 @@ impl Machine {
         }
     }
 
-    /// Removes a port of an earlier run that nobody wants.
+    /// Removes a port of an earlier run that nobody wants. One that cannot be had now keeps its record: the next start
+    /// tries again.
     pub fn discard(&mut self, record: &PortRecord) {
-        if let Ok(Adopted::Port(tap)) = ports::adopt(record, self.offload) {
-            destroy(&tap, &record.spec.name);
+        match ports::adopt(record, self.offload) {
+            Ok(Adopted::Port(tap)) => destroy(&tap, &record.spec.name),
+            Ok(Adopted::Gone(_)) => {}
+            Err(error) => return tracing::warn!("port {}: its interface stays behind: {error}", record.spec.name),
         }
         self.forget(&record.spec.name);
     }
@@ -128,6 +131,7 @@ impl Machine {
         let _ = worker.registry.deregister(&mut SourceFd(&entry.tap.as_raw_fd()));
         self.table.store(Arc::new(table));
         self.outbox.refresh();
+        self.workers.iter().for_each(WorkerHandle::wake);
         Some((entry, record))
     }
 }

@@ -431,7 +431,10 @@ impl Netlink {
 
         let mut answer = Answer::default();
         loop {
-            let (datagram, _) = self.socket.recv_from_full().map_err(failed)?;
+            let (datagram, from) = self.socket.recv_from_full().map_err(failed)?;
+            if from.port_number() != 0 {
+                continue; // Not the kernel's: in a container's namespace, its programs can write to this socket.
+            }
             let mut rest = datagram.as_slice();
             while !rest.is_empty() {
                 let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)

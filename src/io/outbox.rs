@@ -37,8 +37,8 @@ pub enum Notice {
     SessionUp(PeerId),
     /// A UDP payload of this size was too large for the interface towards this endpoint.
     TooBig(SocketAddr, usize),
-    /// A TAP could not be read: the error number.
-    PortFailed(PortId, i32),
+    /// A TAP could not be read.
+    PortFailed(PortId),
 }
 
 /// One thread's way out.

@@ -330,10 +330,15 @@ impl SendBatch {
 
     /// One `sendmmsg` over `range`; returns how many runs the kernel took.
     fn send_many(&mut self, fd: RawFd, range: std::ops::Range<usize>) -> io::Result<usize> {
+        let count = range.len();
         self.headers.clear();
         self.vectors.clear();
         self.names.clear();
         self.controls.clear();
+        self.headers.reserve(count);
+        self.vectors.reserve(count);
+        self.names.reserve(count);
+        self.controls.reserve(count);
         for run in &self.runs[range] {
             let base: *mut c_void = self.buffer[run.start..run.start + run.bytes].as_mut_ptr().cast();
             self.vectors.push(iovec { iov_base: base, iov_len: run.bytes });
@@ -351,8 +356,8 @@ impl SendBatch {
                 put_segment_size(header, &mut self.controls[last], run.segment as u16);
             }
         }
-        // SAFETY: every header points at a vector, name and control that live until the call returns; the vectors that
-        // hold them have the capacity of MAX_RUNS reserved, so pushing has not moved them.
+        // SAFETY: every header points at a vector, name and control that live until the call returns; room for all of
+        // them was reserved before the first, so pushing has not moved them.
         let taken = unsafe { libc::sendmmsg(fd, self.headers.as_mut_ptr(), self.headers.len() as u32, 0) };
         usize::try_from(taken).map_err(|_| io::Error::last_os_error())
     }

@@ -48,10 +48,18 @@ pub struct WorkerHandle {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
+impl WorkerHandle {
+    /// Makes the worker look at the ports as they are, also when it has nothing to do: until then it holds those that
+    /// are gone, with their TAPs and the namespaces these keep alive.
+    pub fn wake(&self) {
+        let _ = self.waker.wake();
+    }
+}
+
 impl Drop for WorkerHandle {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
-        let _ = self.waker.wake();
+        self.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -188,9 +196,9 @@ impl Worker {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
+                Err(_) => {
                     // The interface is gone with its namespace (EBADFD), or down; control finds out which.
-                    self.outbox.notice(Notice::PortFailed(id, error.raw_os_error().unwrap_or(0)));
+                    self.outbox.notice(Notice::PortFailed(id));
                     return false;
                 }
             };

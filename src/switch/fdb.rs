@@ -40,7 +40,7 @@ use table::Table;
 pub const DEFAULT_AGEING: u32 = 300;
 
 /// How many entries one [`Fdb::sweep`] looks at: some 100 µs under the read lock, and each of 65,536 entries is
-/// visited every 16 s. An expired entry that waits for its visit is invisible already.
+/// visited every 4 s. An expired entry that waits for its visit is invisible already.
 pub const SWEEP_STEP: usize = 4096;
 
 /// Bounds on dynamic entries. A bound of 0 means that nothing is learned there.
@@ -177,7 +177,7 @@ impl Fdb {
         self.write().set_limits(limits);
     }
 
-    /// Removes expired entries among the next [`SWEEP_STEP`]. The control plane calls this every second.
+    /// Removes expired entries among the next [`SWEEP_STEP`]. The control plane calls this four times a second.
     pub fn sweep(&self, now: u32) {
         let start = self.cursor.load(Relaxed);
         let (expired, next) = self.read().expired(now, start, SWEEP_STEP);
