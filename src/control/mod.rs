@@ -7,8 +7,6 @@
 //! One thread owns it and calls it for each thing that happens: a request ([`request`]), a message of a peer, a
 //! namespace found, a tick. Nothing it does blocks for longer than a few netlink calls.
 
-#[cfg(test)]
-mod order_tests;
 pub mod peers;
 pub mod ports;
 pub mod reload;
