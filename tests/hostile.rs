@@ -287,7 +287,9 @@ fn fifty_thousand_forged_handshakes_a_second_stop_neither_traffic_nor_a_member_t
     );
     assert!(rate > 30_000.0, "the generator managed only {rate:.0} a second");
     assert!(disturbed > undisturbed / 5.0, "{disturbed:.2} of {undisturbed:.2} Gbit/s are left");
-    assert!(counted(&after) <= sent + 10, "{} counted of {sent}", counted(&after));
+    // What the buffer had no room for may have been anybody's.
+    let read = counted(&after) - more(&before, &after, "receive_buffer_full");
+    assert!(read <= sent + 10, "{read} read of {sent}");
     assert!(grown < FLAT, "{grown} bytes more");
     assert!(logged(&lab, 1) < QUIET, "{} bytes of log", logged(&lab, 1));
 }
@@ -571,18 +573,16 @@ fn a_container_that_makes_up_addresses_fills_its_own_share_of_the_fdb_and_no_mor
     let stream = Stream::start(&b.netns, &a.netns, a.v4.into());
     let flooder = raw(mallory);
     const FLOOD: u64 = 100_000;
-    let mut pace = Instant::now();
-    for n in 0..FLOOD as u32 {
+    // In batches: the container's own queue loses some of them when the machine is busy.
+    let mut addresses = (0u32..).map(|n| {
         let [a, b, c, d] = n.to_be_bytes();
-        flooder.insist(&frame(Mac([2, 9, 9, 9, 9, 9]), Mac([6, 1, a, b, c, d]), EXPERIMENT, &[0; 46])).unwrap();
-        if n % 256 == 0 {
-            // 50,000 a second, so that the container's own queue does not lose what is to be counted.
-            pace += Duration::from_micros(5120);
-            std::thread::sleep(pace.saturating_duration_since(Instant::now()));
+        Mac([6, 1, a, b, c, d])
+    });
+    eventually("all addresses were seen", || {
+        for address in addresses.by_ref().take(2000) {
+            flooder.insist(&frame(Mac([2, 9, 9, 9, 9, 9]), address, EXPERIMENT, &[0; 46])).unwrap();
         }
-    }
-    eventually("the addresses were seen", || {
-        (status(&lab, 1).fdb.learned - before.fdb.learned > FLOOD * 9 / 10).then_some(())
+        (status(&lab, 1).fdb.learned - before.fdb.learned > FLOOD).then_some(())
     });
     stream.moves_on(MUCH);
     let after = status(&lab, 1);
@@ -601,8 +601,9 @@ fn a_container_that_makes_up_addresses_fills_its_own_share_of_the_fdb_and_no_mor
     assert!(knows(1, stations[0], "port c1") && knows(2, stations[1], "port c1"), "honest stations were forgotten");
     assert!(here.iter().any(|entry| entry.mac == mac_of(a) && entry.kind == "static"));
     stream.finish();
+    // Full shares, and what it took to list them.
     for h in [1, 2] {
-        assert!(memory(&lab, h) < resident[h - 1] + FLAT, "h{h}: {} → {}", resident[h - 1], memory(&lab, h));
+        assert!(memory(&lab, h) < resident[h - 1] + 2 * FLAT, "h{h}: {} → {}", resident[h - 1], memory(&lab, h));
     }
 }
 

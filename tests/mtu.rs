@@ -139,21 +139,28 @@ fn a_path_that_shrinks_under_tcp_holds_it_up_for_seconds_and_is_used_again_when_
     let pings = Pings::start(&a.netns, b.v4.into(), 1400, Duration::from_millis(20));
     there.moves_on(MUCH);
     back.moves_on(MUCH);
-    let shrunk = Instant::now();
-    lab.change_link(|link| link.max_packet = Some(1280)).unwrap();
-    // Frames of this size pass only once the change is known.
-    let pinged = pings.answered_after(shrunk);
-    there.moves_on(MUCH);
-    back.moves_on(MUCH);
-    let moved = shrunk.elapsed();
-    println!("pings pass {pinged:?} after the path shrank; TCP has moved on {moved:?} after");
-    assert!(pinged < Duration::from_secs(6), "{pinged:?}");
-    assert!(moved < Duration::from_secs(12), "{moved:?}");
-    found(&lab, 1280, "probed");
-    lab.change_link(|link| link.max_packet = Some(1500)).unwrap();
-    found(&lab, 1500, "probed");
-    there.moves_on(MUCH);
-    back.moves_on(MUCH);
+    let mut attempts = 0;
+    loop {
+        let shrunk = Instant::now();
+        lab.change_link(|link| link.max_packet = Some(1280)).unwrap();
+        // Frames of this size pass only once the change is known.
+        let pinged = pings.answered_after(shrunk);
+        there.moves_on(MUCH);
+        back.moves_on(MUCH);
+        let moved = shrunk.elapsed();
+        println!("pings pass {pinged:?} after the path shrank; TCP has moved on {moved:?} after");
+        found(&lab, 1280, "probed");
+        lab.change_link(|link| link.max_packet = Some(1500)).unwrap();
+        found(&lab, 1500, "probed");
+        there.moves_on(MUCH);
+        back.moves_on(MUCH);
+        if pinged < Duration::from_secs(5) && moved < Duration::from_secs(8) {
+            break;
+        }
+        // The machine may have been busy with other things.
+        attempts += 1;
+        assert!(attempts < 3, "not within seconds: {pinged:?}, {moved:?}");
+    }
     there.finish();
     back.finish();
 }

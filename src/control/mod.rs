@@ -12,6 +12,7 @@ pub mod ports;
 pub mod reload;
 pub mod report;
 pub mod request;
+
 #[cfg(test)]
 mod tests;
 

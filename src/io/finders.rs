@@ -150,7 +150,8 @@ fn interval(lookup: &Lookup, known: &Known) -> Duration {
 fn ask(lookup: &Lookup, before: Option<Known>) -> Known {
     let (name, port) = &lookup.name;
     let answer = (name.as_str(), *port).to_socket_addrs();
-    let before = before.unwrap_or(Known { asked: Instant::now(), failed: false, addresses: Vec::new(), told: true });
+    let before =
+        before.unwrap_or_else(|| Known { asked: Instant::now(), failed: false, addresses: Vec::new(), told: true });
     let (failed, addresses) = match answer {
         Ok(addresses) => {
             let mut addresses: Vec<_> = addresses.take(MAX_ADDRESSES).collect();

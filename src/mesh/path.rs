@@ -49,11 +49,12 @@ const LIKELIEST: u16 = 1500;
 
 /// Lost probes after which a size counts as too large (RFC 8899 §5.1.2, MAX_PROBES).
 pub const PROBES: u32 = 3;
-/// How long the first, second and third probe of a test are waited for, unless three round trips are longer.
+/// How long the first, second and third probe of a test are waited for, unless one and a half round trips are longer.
+/// An answer to any of them is welcome until the last one's time is over: three times that.
 const PATIENCE: [Duration; PROBES as usize] =
     [Duration::from_millis(300), Duration::from_millis(600), Duration::from_millis(1000)];
 /// And no longer than this, whatever round trip a peer pretends to.
-const MAX_PATIENCE: Duration = Duration::from_secs(3);
+const MAX_PATIENCE: Duration = Duration::from_millis(1500);
 /// The same for tests of the size in use, during which frames may be vanishing.
 const CONFIRM_PATIENCE: [Duration; PROBES as usize] =
     [Duration::from_millis(200), Duration::from_millis(300), Duration::from_millis(500)];
@@ -208,7 +209,7 @@ impl PathMtu {
                 State::Test { due, .. } if now < due => return None,
                 State::Test { size, began, lost: PROBES, .. } => self.give_up(now, size, began),
                 State::Test { size, began, lost, .. } => {
-                    let patience = self.round_trip.unwrap_or_default() * 3;
+                    let patience = self.round_trip.unwrap_or_default() * 3 / 2;
                     let least = if size == self.mtu { CONFIRM_PATIENCE } else { PATIENCE };
                     let due = now + patience.clamp(least[lost as usize], MAX_PATIENCE);
                     self.state = State::Test { size, began, lost: lost + 1, due };

@@ -54,6 +54,14 @@ pub trait Egress {
     /// them back.
     fn transmit(&mut self, to: SocketAddr, room: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>);
 
+    /// Which batch [`Self::transmit`] fills: each worker has one of its own. One that sends at once needs no number.
+    fn lane(&self) -> usize {
+        0
+    }
+
+    /// Sends what [`Self::transmit`] has collected.
+    fn send_collected(&mut self) {}
+
     /// Tells the control plane. May drop when control does not keep up.
     fn notify(&mut self, event: Event<'_>);
 }
@@ -136,7 +144,9 @@ impl Switch {
         let mut tunnel = peer.tunnel();
         let too_long = !whole && packet.len() > peer.inner_limit();
         let Some((header, _)) = packet.split_first_chunk::<IPV4_LEN>().filter(|_| too_long) else {
-            return self.emit(now, &mut tunnel, packet, out);
+            self.emit(now, &mut tunnel, packet, out);
+            // Before a worker's datagrams overtake it by more than the replay window.
+            return out.send_collected();
         };
         let mut header = *header;
         header[4..6].copy_from_slice(&tunnel.next_identification().to_be_bytes());
@@ -146,6 +156,7 @@ impl Switch {
             fragment.extend_from_slice(&packet[piece.payload]);
             self.emit(now, &mut tunnel, &fragment, out);
         }
+        out.send_collected();
     }
 
     /// Seals one inner packet, or keeps it until there is a session.

@@ -171,6 +171,9 @@ impl Switch {
                 self.counters.tunnel_tx_frames.fetch_add(1, Relaxed);
             }
         }
+        if tunnel.takes_turns(now, out.lane()) {
+            out.send_collected();
+        }
         Ok(())
     }
 }
@@ -292,4 +295,17 @@ fn longest_frame(gso: Gso, header: &VnetHeader, len: usize) -> usize {
 fn flow(source: Mac, destination: Mac) -> u16 {
     let ([.., a, b], [.., c, d]) = (source.0, destination.0);
     u16::from_be_bytes([a ^ c.rotate_left(4), b ^ d.rotate_left(4)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_super_frame_is_as_long_as_the_datagrams_it_stands_for() {
+        let header = VnetHeader { gso_size: 1472, csum_start: 34, ..VnetHeader::default() };
+        assert_eq!(longest_frame(Gso::None, &header, 9014), 9014);
+        assert_eq!(longest_frame(Gso::Udp, &header, 60_000), 1514);
+        assert_eq!(longest_frame(Gso::Tcp4, &VnetHeader { gso_size: 65_535, ..header }, 60_000), 0);
+    }
 }

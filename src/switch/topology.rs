@@ -164,3 +164,23 @@ impl Topology {
         self.peers.values()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::wire::key::Secret;
+
+    #[test]
+    fn a_peer_speaks_to_control_only_so_often_and_again_in_the_next_second() {
+        let [ours, theirs] = [1, 2].map(|n| Secret::private([n; 32]));
+        let (peer, index) = (theirs.public_key(), 7);
+        let settings = TunnelSettings { peer, preshared_key: None, keepalive: None, index, endpoints: Vec::new() };
+        let gate = Gate::new(&ours);
+        let peer = Peer::new(PeerId(0), Ipv4Addr::LOCALHOST, &gate, &settings, Instant::now());
+        for second in [0, 1, 5] {
+            let heard = (0..10_000).filter(|_| peer.may_speak(second)).count();
+            assert_eq!(heard, MESSAGES_PER_SECOND as usize);
+        }
+    }
+}

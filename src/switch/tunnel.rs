@@ -26,8 +26,9 @@
 //! * Its handshake limiter is global: a flood puts all handshakes in cookie mode, in which a real peer needs one
 //!   more round trip and a flooder with a forged address gets nowhere. Each accepted initiation is verified twice and
 //!   counts twice, so the limit given to it is twice [`HANDSHAKES_PER_SECOND`].
-//! * It refuses datagrams more than 1,024 behind the newest. Datagrams of one burst leave in order and workers share
-//!   one counter per tunnel, so reordering of our own making stays within a batch (64).
+//! * It refuses datagrams more than 1,024 behind the newest. One worker's leave in the order they were sealed. A second
+//!   one could send thousands while the first is kept from running between sealing and sending: while workers share
+//!   a tunnel, each sends what it sealed before it lets go of it ([`Tunnel::takes_turns`]).
 //!
 //! Not guarded: retries carry no jitter beyond that of our ticks; a session is not closed after 2^60 messages, which
 //! at ten million a second takes 3,600 years of the 180 seconds it lives.
@@ -70,6 +71,9 @@ const TIE_BREAK: Duration = Duration::from_secs(2);
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
 /// Unanswered initiations after which all known endpoints are tried, not just the last good one.
 const PATIENCE: u32 = 2;
+
+/// How long workers take turns after two of them used one tunnel.
+const SHARED_FOR: Duration = Duration::from_secs(1);
 
 /// Message types (WireGuard paper §5.4).
 const INITIATION: u8 = 1;
@@ -191,6 +195,9 @@ pub struct Tunnel {
     waiting: VecDeque<(Instant, Vec<u8>)>,
     waiting_bytes: usize,
     identification: u16,
+    /// Which worker's batch sealed last, and until when others are expected.
+    lane: usize,
+    shared_until: Option<Instant>,
     /// Puts fragments of this peer's packets together.
     pub reassembler: Reassembler,
 }
@@ -218,6 +225,8 @@ impl Tunnel {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             identification: 0,
+            lane: 0,
+            shared_until: None,
             reassembler: Reassembler::default(),
         }
     }
@@ -415,6 +424,16 @@ impl Tunnel {
         let silent = since(self.heard) >= DEAF_AFTER - CLOCK_SKEW;
         let asked_lately = self.unanswered_since.is_some_and(|at| since(at) < DEAF_AFTER);
         waits_for_other || (silent && asked_lately && age < REKEY_AFTER)
+    }
+
+    /// Whether the worker that sends with the batch `lane` must send before it lets go of this tunnel, because another
+    /// one used it lately.
+    pub fn takes_turns(&mut self, now: Instant, lane: usize) -> bool {
+        if lane != self.lane {
+            self.lane = lane;
+            self.shared_until = Some(now + SHARED_FOR);
+        }
+        self.shared_until.is_some_and(|until| now < until)
     }
 
     /// Keeps a packet until a session is live. Returns how many packets, oldest first, gave way.

@@ -1,6 +1,6 @@
 //! Labs to play with: `weft lab up`, `ping`, `exec`, `status`, `down`; as root, and as nobody.
 
-use super::{Belongings, in_own_run};
+use super::{Belongings, Running, assert_bare, in_own_run};
 use crate::common::cli::{Said, WEFT, said};
 use crate::common::{eventually, place, skip::skip};
 use serde_json::Value;
@@ -165,6 +165,20 @@ fn a_lab_whose_supervisor_was_killed_is_tidied_up_by_whoever_looks() {
             // The name is free again.
             lab(&format!("up --name {} --hosts 1 --containers 1", named.0)).done();
         }
+    });
+}
+
+#[test]
+fn whoever_interrupts_up_finds_no_lab() {
+    in_own_run(|| {
+        let named = Named::new();
+        let up = Running::start(&format!("up --name {} --hosts 4 --containers 20", named.0));
+        eventually("the lab is being built", || named.dir().join("h1").exists().then_some(()));
+        up.signal(libc::SIGINT);
+        let (ended, netns) = up.end();
+        assert!(!ended.status.success(), "{}", ended.out);
+        eventually("nothing is left", || (!registry::base().exists()).then_some(()));
+        assert_bare(&netns);
     });
 }
 

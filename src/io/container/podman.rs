@@ -1,10 +1,11 @@
 //! Podman's containers as its storage on the disk tells of them.
 //!
 //! Podman has no daemon: who wants to know what runs must look where its storage library (containers/storage) and
-//! its runtime keep their notes. `{graph}/{driver}-containers/containers.json` lists ids and names, and
-//! `volatile-containers.json` those run with `--rm`; `{run}/{driver}-containers/ID/userdata/pidfile` has the first
-//! process of one that was started. That note outlives the process, so it counts only while the process's parent is
-//! the monitor Podman gave to this container (`conmon`, with the id among its arguments).
+//! its runtime keep their notes. `{graph}/{driver}-containers/containers.json` lists ids and names, and from Podman 4.4
+//! on `volatile-containers.json` those run with `--rm`; a transient store (containers-storage.conf(5)) has the second
+//! below `{run}`. `{run}/{driver}-containers/ID/userdata/pidfile` has the first process of one that was started. That
+//! note outlives the process, so it counts only while the process's parent is the monitor Podman gave to this
+//! container (`conmon`, with the id among its arguments).
 
 use super::{Answer, odd};
 use serde::Deserialize;
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Storage drivers that Podman can have been set up with, as they appear in directory names.
 const DRIVERS: &[&str] = &["overlay", "vfs", "btrfs", "zfs"];
+/// The list of containers that need not survive a crash.
+const VOLATILE: &str = "volatile-containers.json";
 /// The longest list read: at some 500 bytes each, more containers than fit on a host.
 const LONGEST_LIST: u64 = 64 << 20;
 
@@ -58,8 +61,10 @@ impl Storage {
         let mut any = false;
         let mut by_id = Vec::new();
         for driver in DRIVERS {
-            let directory = self.graph.join(format!("{driver}-containers"));
-            for list in ["containers.json", "volatile-containers.json"] {
+            let directory = format!("{driver}-containers");
+            let (durable, transient) = (self.graph.join(&directory), self.run.join(&directory));
+            let lists = [(&durable, "containers.json"), (&durable, VOLATILE), (&transient, VOLATILE)];
+            for (directory, list) in lists {
                 let Some(entries) = read_list(&directory.join(list))? else { continue };
                 any = true;
                 for entry in entries {
@@ -158,6 +163,18 @@ mod tests {
         }
         assert!(matches!(storage.find("absent").unwrap(), Answer::Unknown));
         assert!(storage.find("aaaa").is_err());
+    }
+
+    #[test]
+    fn a_transient_store_lists_its_containers_elsewhere() {
+        let dir = Scratch::new();
+        let storage = storage(dir.path());
+        let id = WEB.replace('0', "2");
+        write(
+            &storage.run.join("overlay-containers/volatile-containers.json"),
+            &format!(r#"[{{"id":"{id}","names":["fleeting"],"flags":{{"Volatile":true}}}}]"#),
+        );
+        assert_eq!(found(&storage, "fleeting"), Some((id, Err("stopped".to_owned()))));
     }
 
     #[test]

@@ -1,0 +1,372 @@
+//! Real container engines: `weft attach NAME` finds a container of dockerd, and of Podman with and without its service.
+//!
+//! Each test has a mount namespace of its own with an empty /run and Podman storage, and starts the engines by hand, so
+//! that it meets no engine of the machine and leaves nothing. Containers run a static busybox, imported from a
+//! directory; they have no network but the one weft gives them.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::cli::weft;
+use common::eventually;
+use common::place::{self, spec};
+use common::skip::skip;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use weft::control::request::PortStatus;
+use weft::io::netns::Netns;
+use weft::lab::ping::Pinger;
+use weft::lab::spec::LabSpec;
+use weft::lab::{Lab, Stop, process};
+
+/// Where Podman keeps its containers.
+const PODMAN_STORAGE: &str = "/var/lib/containers";
+/// The image of all containers.
+const IMAGE: &str = "box";
+/// What a container that has nothing to do does: it ends by itself should the test be killed.
+const IDLE: [&str; 2] = ["/bin/sleep", "900"];
+
+/// Whether a program is there.
+fn have(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Why the engines cannot be tried here.
+fn missing(programs: &[&str]) -> Option<String> {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some("container engines need root".to_owned());
+    }
+    if busybox().is_none() {
+        return Some("there is no busybox (package busybox-static)".to_owned());
+    }
+    programs.iter().find(|program| !have(program)).map(|program| format!("{program} is not installed"))
+}
+
+fn busybox() -> Option<PathBuf> {
+    ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists())
+}
+
+/// An empty /run, and an empty storage for Podman.
+fn hide_the_machines_engines() {
+    place::mount("none", Path::new("/run"), "tmpfs", 0);
+    if Path::new(PODMAN_STORAGE).exists() {
+        place::mount("none", Path::new(PODMAN_STORAGE), "tmpfs", 0);
+    }
+}
+
+/// The image as a tar archive.
+fn image() -> PathBuf {
+    let (root, archive) = (Path::new("/run/root"), PathBuf::from("/run/image.tar"));
+    fs::create_dir_all(root.join("bin")).unwrap();
+    fs::copy(busybox().unwrap(), root.join("bin/busybox")).unwrap();
+    ["sh", "sleep", "ping"].iter().for_each(|name| symlink("busybox", root.join("bin").join(name)).unwrap());
+    let tar = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status().unwrap();
+    assert!(tar.success());
+    archive
+}
+
+fn text(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text.trim().to_owned()
+}
+
+/// A dockerd on a host of the lab. Dropping it ends its containers and it.
+struct Docker {
+    dir: PathBuf,
+    daemon: Child,
+}
+
+impl Docker {
+    /// Starts it, or says why this machine does not let it run.
+    fn start(lab: &Lab, h: usize, image: &Path) -> Result<Self, String> {
+        let dir = Self::dir(h);
+        fs::create_dir_all(&dir).unwrap();
+        let log = fs::File::create(dir.join("log")).unwrap();
+        let mut command = Command::new("dockerd");
+        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+        command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
+        command.arg("-H").arg(format!("unix://{}", Self::socket(h).display()));
+        command.arg("--pidfile").arg(dir.join("pid")).stdout(log.try_clone().unwrap()).stderr(log);
+        process::inside(&lab.host(h).netns, &mut command).unwrap();
+        process::die_with_us(&mut command);
+        let mut docker = Self { dir, daemon: command.spawn().unwrap() };
+        let up = eventually("dockerd is up or has ended", || {
+            let ended = docker.daemon.try_wait().unwrap().is_some();
+            let answers = docker.command(&["version"]).output().unwrap().status.success();
+            (ended || answers).then_some(answers)
+        });
+        if !up {
+            return Err(format!(
+                "dockerd does not run here: {}",
+                fs::read_to_string(docker.dir.join("log")).unwrap()
+            ));
+        }
+        text(&docker.command(&["import", image.to_str().unwrap(), IMAGE]).output().unwrap());
+        Ok(docker)
+    }
+
+    fn dir(h: usize) -> PathBuf {
+        format!("/run/docker-of-h{h}").into()
+    }
+
+    fn socket(h: usize) -> PathBuf {
+        Self::dir(h).join("docker.sock")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.arg("-H").arg(format!("unix://{}", self.dir.join("docker.sock").display())).args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        text(&self.command(arguments).output().unwrap())
+    }
+
+    /// A running container: its id.
+    fn container(&self, name: &str) -> String {
+        self.run(&["run", "-d", "--name", name, "--network", "none", IMAGE, IDLE[0], IDLE[1]])
+    }
+
+    fn netns(&self, name: &str) -> Netns {
+        Netns::of_pid(self.run(&["inspect", "-f", "{{.State.Pid}}", name]).parse().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        // Killed first: it would wait ten seconds for each that does not heed SIGTERM.
+        if let Ok(output) = self.command(&["ps", "-aq"]).output() {
+            let ids = String::from_utf8_lossy(&output.stdout).into_owned();
+            let ids: Vec<&str> = ids.split_whitespace().collect();
+            if !ids.is_empty() {
+                let _ = self.command(&["rm", "-f"]).args(ids).output();
+            }
+        }
+        let _ = process::end(&mut self.daemon, common::SOON);
+    }
+}
+
+/// Podman of this mount namespace. Dropping it ends its containers.
+struct Podman;
+
+impl Podman {
+    fn start(image: &Path) -> Self {
+        let podman = Self;
+        podman.run(&["import", image.to_str().unwrap(), IMAGE]);
+        podman
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("podman");
+        command.args(["--cgroup-manager", "cgroupfs"]).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        text(&self.command(arguments).output().unwrap())
+    }
+
+    /// A running container, with limits that need no privilege: its id.
+    fn container(&self, name: &str, more: &[&str]) -> String {
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        let first = ["run", "-d", "--name", name, "--network", "none"];
+        self.run(&[&first[..], &limits, more, &[IMAGE], &IDLE].concat())
+    }
+
+    fn netns(&self, name: &str) -> Netns {
+        Netns::of_pid(self.run(&["inspect", "-f", "{{.State.Pid}}", name]).parse().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let _ = self.command(&["rm", "-af", "-t", "0"]).output();
+    }
+}
+
+fn socket(lab: &Lab, h: usize) -> PathBuf {
+    lab.host(h).files.socket()
+}
+
+fn port(lab: &Lab, h: usize, name: &str) -> Option<PortStatus> {
+    let ports: Vec<PortStatus> = weft(&socket(lab, h), "ports --json").json();
+    ports.into_iter().find(|port| port.name == name)
+}
+
+fn gone(lab: &Lab, h: usize, name: &str) {
+    eventually("the port is gone", || port(lab, h, name).is_none().then_some(()));
+}
+
+fn ping(from: &Netns, to: &str) {
+    let to: IpAddr = to.parse().unwrap();
+    Pinger::open(from, to, None).unwrap().until(56, common::SOON).unwrap();
+}
+
+/// A lab whose hosts ask these sockets, in which HOST is the host's name.
+fn asking(sockets: &[&str], spec: LabSpec) -> Lab {
+    let extra_node = format!("container_sockets = {sockets:?}");
+    let mut lab = Lab::lay(LabSpec { extra_node, ..spec }).unwrap();
+    for host in lab.hosts() {
+        let text = fs::read_to_string(host.files.config()).unwrap();
+        fs::write(host.files.config(), text.replace("HOST", &host.name)).unwrap();
+    }
+    lab.start_daemons(&Stop::default()).unwrap();
+    lab.attach_all().unwrap();
+    lab
+}
+
+/// Runs a test where the engines are, unless they cannot run here.
+fn with_engines(programs: &[&str], test: impl FnOnce(&Path) -> Result<(), String> + Send) {
+    if let Some(why) = missing(programs) {
+        skip!("{why}");
+    }
+    if !place::usable() {
+        return;
+    }
+    let mut outcome = Ok(());
+    place::with_own_mounts(|| {
+        hide_the_machines_engines();
+        outcome = test(&image());
+    });
+    if let Err(why) = outcome {
+        skip!("{why}");
+    }
+}
+
+#[test]
+fn docker_containers_on_two_hosts_reach_each_other() {
+    with_engines(&["dockerd", "docker", "tar"], |image| {
+        let waiting =
+            "\n[[port]]\nname = \"later\"\nnetwork = \"lab\"\ntarget = \"later\"\nip = [\"10.32.7.7/16\"]\n";
+        let spec = LabSpec { extra_config: waiting.to_owned(), ..spec(2, 0) };
+        let lab = asking(&["/run/docker-of-HOST/docker.sock"], spec);
+        let (one, two) = (Docker::start(&lab, 1, image)?, Docker::start(&lab, 2, image)?);
+        let id = one.container("web");
+        let other = two.container("db");
+
+        // By name, and by the beginning of the id; IPv6 too, which Docker switches off where it has no network.
+        let attach = |h, line: &str| weft(&socket(&lab, h), &format!("attach {line} --network lab")).done();
+        attach(1, "web --ip 10.32.7.1/16 --ip fd00:32::7:1/64");
+        attach(2, &format!("{} --ip 10.32.7.2/16 --ip fd00:32::7:2/64 --ifname net0", &other[..12]));
+        assert_eq!(port(&lab, 1, "web:eth1").unwrap().target, "web");
+        assert_eq!(port(&lab, 2, &format!("{}:net0", &other[..12])).unwrap().state, "up");
+        assert!(
+            one.run(&["exec", "web", "/bin/ping", "-c", "1", "-w", "20", "10.32.7.2"]).contains("1 packets received")
+        );
+        ping(&two.netns("db"), "fd00:32::7:1");
+
+        // A container of the other host is none of ours; one that has ended cannot be attached.
+        let said = weft(&socket(&lab, 1), "attach db --network lab").refused();
+        assert!(said.contains("no container 'db'") && said.contains("docker-of-h1"), "{said}");
+        let said = weft(&socket(&lab, 1), &format!("attach {id} --network lab")).refused();
+        assert!(said.contains("eth1 already exists"), "{said}");
+
+        // The port goes with the container.
+        one.run(&["kill", "web"]);
+        gone(&lab, 1, "web:eth1");
+        let said = weft(&socket(&lab, 1), "attach web --network lab").refused();
+        assert!(said.contains("'web'") && said.contains("not running (it is exited)"), "{said}");
+        one.run(&["start", "web"]);
+        attach(1, "web --ip 10.32.7.1/16");
+        ping(&one.netns("web"), "10.32.7.2");
+
+        // A port of the file comes with its container, every time.
+        let state = |part: &str| eventually(part, || port(&lab, 1, "later").filter(|port| port.state.contains(part)));
+        state("no container 'later'");
+        one.container("later");
+        state("up");
+        ping(&two.netns("db"), "10.32.7.7");
+        one.run(&["kill", "later"]);
+        state("not running");
+        one.run(&["start", "later"]);
+        state("up");
+        ping(&two.netns("db"), "10.32.7.7");
+
+        // The engine stops, and the containers with it.
+        drop(one);
+        gone(&lab, 1, "web:eth1");
+        state("no container engine answers");
+        Ok(())
+    });
+}
+
+#[test]
+fn podman_containers_are_found_on_the_disk_and_by_the_service() {
+    with_engines(&["podman", "tar"], |image| {
+        let service_socket = "/run/podman-of-HOST.sock";
+        let lab = asking(&[service_socket], spec(2, 1));
+        let podman = Podman::start(image);
+        let id = podman.container("pod", &[]);
+        let brief = podman.container("brief", &["--rm"]);
+        let attach = |h, line: &str| weft(&socket(&lab, h), &format!("attach {line} --network lab")).done();
+        // No service runs: names, beginnings of ids, and containers that are removed when they end.
+        attach(1, "pod --ip 10.32.7.1/16 --ip fd00:32::7:1/64");
+        attach(2, &format!("{} --ip 10.32.7.2/16 --ip fd00:32::7:2/64", &brief[..10]));
+        ping(&podman.netns("pod"), "10.32.7.2");
+        ping(&podman.netns("brief"), "fd00:32::7:1");
+        ping(&podman.netns("brief"), &lab.container(1, 1).v4.to_string());
+        let said = weft(&socket(&lab, 1), "attach nobody --network lab").refused();
+        assert!(said.contains("no container 'nobody'") && said.contains("Podman's storage"), "{said}");
+
+        podman.run(&["kill", "pod"]);
+        gone(&lab, 1, "pod:eth1");
+        let said = weft(&socket(&lab, 1), "attach pod --network lab").refused();
+        assert!(said.contains("'pod'") && said.contains("not running (it is stopped)"), "{said}");
+        let said = weft(&socket(&lab, 1), &format!("attach {id} --network lab")).refused();
+        assert!(said.contains("not running"), "{said}");
+        podman.run(&["kill", "brief"]);
+        gone(&lab, 2, &format!("{}:eth1", &brief[..10]));
+
+        // Started again, and asked of the service, which knows one container by both its ways.
+        podman.run(&["start", "pod"]);
+        let path = service_socket.replace("HOST", "h1");
+        let mut service = podman.command(&["system", "service", "--time", "0", &format!("unix://{path}")]);
+        process::die_with_us(&mut service);
+        let mut service = service.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("the service listens", || UnixStream::connect(&path).ok());
+        let said = weft(&socket(&lab, 1), "attach nobody --network lab").refused();
+        assert!(said.contains(&path) && said.contains("Podman's storage"), "{said}");
+        attach(1, &format!("{} --ip 10.32.7.1/16 --name again", &id[..8]));
+        ping(&podman.netns("pod"), &lab.container(2, 1).v4.to_string());
+        podman.run(&["kill", "pod"]);
+        gone(&lab, 1, "again");
+        let said = weft(&socket(&lab, 1), "attach pod --network lab").refused();
+        assert!(said.contains("not running"), "{said}");
+        process::end(&mut service, common::SOON).unwrap();
+        Ok(())
+    });
+}
+
+#[test]
+fn a_name_in_two_engines_means_the_one_that_runs_or_nothing() {
+    with_engines(&["dockerd", "docker", "podman", "tar"], |image| {
+        let lab = asking(&["/run/docker-of-HOST/docker.sock"], spec(1, 0));
+        let docker = Docker::start(&lab, 1, image)?;
+        let podman = Podman::start(image);
+        let ids = [docker.container("both"), podman.container("both", &[])];
+        let said = weft(&socket(&lab, 1), "attach both --network lab").refused();
+        for part in [&ids[0][..12], &ids[1][..12], "docker-of-h1", "Podman's storage", "the id"] {
+            assert!(said.contains(part), "'{part}' is not in: {said}");
+        }
+        assert_eq!(place::links(&docker.netns("both")), ["lo"]);
+        assert_eq!(place::links(&podman.netns("both")), ["lo"]);
+        weft(&socket(&lab, 1), &format!("attach {} --network lab", &ids[1][..12])).done();
+        assert_eq!(place::links(&podman.netns("both")), ["eth1", "lo"]);
+        docker.run(&["kill", "both"]);
+        weft(&socket(&lab, 1), "attach both --network lab --ifname eth2").done();
+        assert_eq!(place::links(&podman.netns("both")), ["eth1", "eth2", "lo"]);
+        podman.run(&["kill", "both"]);
+        gone(&lab, 1, "both:eth2");
+        let said = weft(&socket(&lab, 1), "attach both --network lab").refused();
+        assert!(said.contains("more than one"), "{said}");
+        Ok(())
+    });
+}
