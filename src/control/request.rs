@@ -135,7 +135,7 @@ pub struct Status {
     pub traffic: Traffic,
     /// Drop reason → count since start. Every reason is listed, also with 0.
     pub drops: BTreeMap<String, u64>,
-    /// What an operator should know: bad buffer limits, waiting ports, unreachable peers.
+    /// What an operator should know: small socket buffers, waiting ports.
     pub warnings: Vec<String>,
 }
 

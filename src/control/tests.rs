@@ -9,7 +9,7 @@ use super::request::{Attach, Detach, FdbEntry, PeerStatus, PortStatus, Request, 
 use super::{Control, Host, Identity, Lookup, MachineReport, NewPort};
 use crate::config::parse::{Defaults, parse};
 use crate::config::{Config, LogLevel, Target};
-use crate::switch::ids::PortId;
+use crate::switch::ids::{Place, PortId};
 use crate::switch::topology::Topology;
 use crate::switch::tunnel::Gate;
 use crate::switch::{Egress, Event, Switch};
@@ -439,6 +439,30 @@ fn a_port_of_the_file_follows_its_network_to_another_vni() {
     plane.found("web", Ok(1));
     assert_ne!(plane.id("web"), before);
     assert_eq!((plane.published(100), plane.published(101)), (vec![], vec![plane.id("web")]));
+}
+
+#[test]
+fn a_pin_goes_with_its_line_also_when_its_peer_is_renamed_meanwhile() {
+    let peer = format!("[[peer]]\nname = \"beta\"\npublic_key = \"{BETA}\"\n");
+    let pinned = "vni = 100\nstatic = [{ mac = \"02:00:00:00:00:05\", peer = \"beta\" }]";
+    let mut plane = Plane::new(&format!("{}{peer}", FILE.replace("vni = 100", pinned)));
+    assert_eq!(plane.fdb()[0].at, "peer beta");
+    plane.reload(&format!("{FILE}{}", peer.replace("beta", "gamma"))).unwrap();
+    assert_eq!(plane.fdb(), []);
+}
+
+#[test]
+fn what_was_learned_behind_a_peer_goes_with_its_session_and_its_pins_stay() {
+    let peer = format!("[[peer]]\nname = \"beta\"\npublic_key = \"{BETA}\"\n");
+    let pinned = "vni = 100\nstatic = [{ mac = \"02:00:00:00:00:05\", peer = \"beta\" }]";
+    let text = format!("{}{peer}", FILE.replace("vni = 100", pinned));
+    let mut plane = Plane::new(&text);
+    let id = plane.switch.topology().peers().next().unwrap().id;
+    plane.switch.fdb.observe(0, 100, mac(9), Place::Peer(id), Mac::BROADCAST);
+    assert_eq!(plane.fdb().len(), 2);
+    plane.reload(&format!("{text}keepalive = 25\n")).unwrap();
+    let fdb = plane.fdb();
+    assert_eq!((fdb.len(), fdb[0].mac, fdb[0].at.as_str()), (1, mac(5), "peer beta"));
 }
 
 #[test]

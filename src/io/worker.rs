@@ -214,3 +214,37 @@ impl Worker {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::io::udp::UdpOffload;
+    use crate::switch::fdb::Limits;
+    use crate::switch::topology::Topology;
+    use crate::switch::tunnel::Gate;
+    use crate::wire::key::Secret;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    #[test]
+    fn a_worker_with_nothing_to_do_lets_go_of_ports_that_are_gone() {
+        let limits = Limits { max_entries: 1, max_per_port: 1, max_per_peer: 1 };
+        let topology = Topology::new(Ipv4Addr::LOCALHOST, Vec::new(), &[]);
+        let switch = Switch::new(Gate::new(&Secret::private([1; 32])), topology, limits, 1, Instant::now());
+        let sockets = UdpSockets::bind(0, 1, UdpOffload { segment: false, gro: false }).unwrap().remove(0);
+        let ports = Arc::new(PortTable::default());
+        let before = Arc::downgrade(&ports);
+        let table = Arc::new(ArcSwap::new(ports));
+        let (notices, _) = crossbeam::channel::bounded(1);
+        let worker =
+            Worker::start(0, Arc::new(switch), Arc::new(sockets), table.clone(), notices, Merge::Nothing).unwrap();
+        table.store(Arc::new(PortTable::default()));
+        worker.wake();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while before.strong_count() > 0 {
+            assert!(Instant::now() < deadline, "the worker holds on to them");
+            std::thread::yield_now();
+        }
+    }
+}

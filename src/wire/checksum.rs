@@ -48,16 +48,6 @@ pub fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
-/// The sum of the pseudo-header of TCP and UDP over IPv4 (RFC 9293 §3.1); `len` is the L4 length in bytes.
-pub fn pseudo_v4(source: [u8; 4], destination: [u8; 4], protocol: u8, len: u32) -> u64 {
-    sum(sum(u64::from(protocol) + u64::from(len), &source), &destination)
-}
-
-/// The sum of the pseudo-header of upper layers over IPv6 (RFC 8200 §8.1); `len` is the L4 length in bytes.
-pub fn pseudo_v6(source: &[u8; 16], destination: &[u8; 16], next: u8, len: u32) -> u64 {
-    sum(sum(u64::from(next) + u64::from(len), source), destination)
-}
-
 /// Whether the bytes, their checksum field among them, sum up as they must on top of `initial`.
 pub fn verifies(initial: u64, bytes: &[u8]) -> bool {
     fold(sum(initial, bytes)) == 0xffff
