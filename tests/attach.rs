@@ -346,3 +346,43 @@ fn an_interface_removed_by_hand_is_a_port_that_is_gone() {
     weft(&socket(&lab, 1), &format!("attach pid:{} --network blue --name hand", sleeper.pid())).done();
     assert!(link(&netns, "eth1").is_some());
 }
+
+#[test]
+fn a_restart_leaves_a_port_of_the_file_as_it_is_unless_the_file_has_changed() {
+    if !place::usable() {
+        return;
+    }
+    let sleeper = Sleeper::new();
+    let table = format!(
+        "[[port]]\nname = \"web\"\nnetwork = \"blue\"\ntarget = \"pid:{}\"\nip = [\"10.77.0.5/16@10.77.0.1\"]\n",
+        sleeper.pid()
+    );
+    let mut lab = lab(weft::lab::spec::LabSpec { extra_config: format!("{BLUE}{table}"), ..spec(1, 0) });
+    let netns = sleeper.netns();
+    let up = |lab: &Lab| eventually("the port is up", || port(lab, 1, "web").filter(|port| port.state == "up"));
+    let restart = |lab: &mut Lab, from: &str, to: &str| {
+        lab.kill_daemon(1, libc::SIGKILL).unwrap();
+        let config = lab.host(1).files.config();
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace(from, to)).unwrap();
+        lab.start_daemon(1, &Stop::default()).unwrap();
+    };
+    let mac = up(&lab).mac;
+    let made = link(&netns, "eth1").unwrap();
+    restart(&mut lab, "", "");
+    assert_eq!(port(&lab, 1, "web").unwrap().state, "up", "it does not have to be looked for");
+    assert_eq!(link(&netns, "eth1").unwrap(), made);
+    assert_eq!(default_routes(&netns), ["10.77.0.1".parse::<IpAddr>().unwrap()]);
+
+    // Another MTU is set; another address makes another interface; a port that is gone from the file goes.
+    restart(&mut lab, "mtu = 1400", "mtu = 1300");
+    assert_eq!(up(&lab).mac, mac);
+    let narrow = link(&netns, "eth1").unwrap();
+    assert_eq!((narrow.index, narrow.mtu), (made.index, 1300));
+    restart(&mut lab, "10.77.0.5/16", "10.77.0.6/16");
+    up(&lab);
+    assert_eq!(addresses(&netns, "eth1"), ["10.77.0.6/16"]);
+    restart(&mut lab, &table.replace("10.77.0.5/16", "10.77.0.6/16"), "");
+    assert_eq!(place::links(&netns), ["lo"]);
+    assert!(ports(&lab, 1).is_empty());
+}

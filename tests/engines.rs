@@ -65,7 +65,7 @@ fn image() -> PathBuf {
     let (root, archive) = (Path::new("/run/root"), PathBuf::from("/run/image.tar"));
     fs::create_dir_all(root.join("bin")).unwrap();
     fs::copy(busybox().unwrap(), root.join("bin/busybox")).unwrap();
-    ["sh", "sleep", "ping"].map(|name| symlink("busybox", root.join("bin").join(name)).unwrap());
+    ["sh", "sleep", "ping"].iter().for_each(|name| symlink("busybox", root.join("bin").join(name)).unwrap());
     let tar = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status().unwrap();
     assert!(tar.success());
     archive

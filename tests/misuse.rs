@@ -73,6 +73,7 @@ fn what_is_refused_leaves_no_trace() {
     let refused = [
         // Once more, by the same words and by others for the same namespace.
         (format!("pid:{pid} --network blue"), vec!["'first'", "eth1", "choose another interface name"]),
+        (format!("pid:{pid} --network lab --ifname lab0"), vec!["is the interface lab0 of", "already"]),
         (format!("{other_way} --network blue"), vec!["eth1 already exists in namespace", "--ifname"]),
         (format!("pid:{pid} --network blue --ifname br7"), vec!["br7 already exists", "a bridge", "--ifname"]),
         (format!("{other_way} --network blue --ifname lo"), vec!["lo already exists"]),

@@ -283,11 +283,15 @@ fn loss_reordering_and_duplication_below_are_no_more_than_loss_above() {
     let replays = one.drops["replay"] + two.drops["replay"];
     let duplicated = wire.duplicated;
     assert!(replays.abs_diff(duplicated) < 200 + duplicated / 20, "{replays} replays of {duplicated} duplicates");
-    for host in [&one, &two] {
-        let ends = ["split_horizon", "no_receiver", "unknown_network", "malformed_inner_frame", "spoofed_source"];
-        let ends: u64 = ends.iter().chain(&["invalid_source", "port_blocked"]).map(|&name| host.drops[name]).sum();
-        let arrived = host.traffic.port_tx_frames + ends;
-        assert_eq!(host.traffic.tunnel_rx_frames, arrived, "{}: {:?} {:?}", host.name, host.traffic, host.drops);
+    for h in [1, 2] {
+        // Containers still say a word now and then: at some moment no frame is on its way.
+        eventually("every frame out of a tunnel was delivered or counted", || {
+            let host = status(&lab, h);
+            let ends = ["split_horizon", "no_receiver", "unknown_network", "malformed_inner_frame", "spoofed_source"];
+            let ends: u64 =
+                ends.iter().chain(&["invalid_source", "port_blocked"]).map(|&name| host.drops[name]).sum();
+            (host.traffic.tunnel_rx_frames == host.traffic.port_tx_frames + ends).then_some(())
+        });
     }
 }
 

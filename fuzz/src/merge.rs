@@ -12,7 +12,7 @@ use super::draft::{self, Draft, L4};
 use super::input::Input;
 use super::world::Outbox;
 use weft::switch::ids::PortId;
-use weft::switch::staging::Staging;
+use weft::switch::staging::{Merge, Staging};
 use weft::wire::merge::{FlowKey, Inspection, inspect};
 use weft::wire::segment::Plan;
 use weft::wire::vnet::{Gso, VnetHeader};
@@ -27,7 +27,7 @@ const MAX_FRAME: usize = weft::wire::MAX_FRAME;
 /// The target.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let (mut staging, mut out) = (Staging::new(STAGING_BYTES, true), Outbox::default());
+    let (mut staging, mut out) = (Staging::new(STAGING_BYTES, Merge::TcpAndUdp), Outbox::default());
     let (mut before, mut frames) = (Draft::default(), Vec::new());
     for _ in 0..MAX_RECORDS {
         let Some(to) = input.byte() else { break };

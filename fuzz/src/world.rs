@@ -19,7 +19,7 @@ use std::time::Instant;
 use weft::switch::counters::{Drop, Flow};
 use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
-use weft::switch::staging::Staging;
+use weft::switch::staging::{Merge, Staging};
 use weft::switch::topology::{Network, Peer, Port, Topology};
 use weft::switch::tunnel::{Gate, HANDSHAKE_ROOM, TunnelSettings};
 use weft::switch::{Egress, Event, Switch};
@@ -125,7 +125,7 @@ impl Member {
         };
         switch.fdb.insert_static(SHARED, LOCAL, local);
         switch.fdb.insert_static(SHARED, REMOTE, remote);
-        let staging = Staging::new(640 * 1024, true);
+        let staging = Staging::new(640 * 1024, Merge::TcpAndUdp);
         let out = Outbox::default();
         Self { switch, ports, peer, address, underlay: underlay(me), staging, out, seen: vec![0; Drop::ALL.len()] }
     }

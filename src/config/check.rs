@@ -303,13 +303,13 @@ fn port_problems(number: usize, ports: &[&Port], index: &Index<'_>, network: &Ne
     let mut wrong = |key, problem, remedy| problems.push(Problem { key, address: None, problem, remedy });
     let before = |other: Option<&usize>| other.filter(|&&other| other < number).and_then(|&other| ports.get(other));
 
-    if before(index.names.get(port.name.as_str())).is_some() && !port.name.is_empty() {
-        wrong("name", format!("there is a port '{}' already", port.name), "choose another name");
-    }
     let readable = port.target != Target::Container(String::new()) && !port.ifname.is_empty();
     if let Some(other) = before(index.interfaces.get(&(&port.target, port.ifname.as_str()))).filter(|_| readable) {
         let problem = format!("port '{}' is the interface {} of {} already", other.name, port.ifname, port.target);
         wrong("ifname", problem, "choose another interface name");
+    }
+    if before(index.names.get(port.name.as_str())).is_some() && !port.name.is_empty() {
+        wrong("name", format!("there is a port '{}' already", port.name), "choose another name");
     }
     if let Some(mac) = port.mac {
         if let Some(other) = before(index.macs.get(&(network.name.as_str(), mac))) {

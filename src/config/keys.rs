@@ -198,7 +198,10 @@ pub const OFFLOAD: Table = Table {
         switch("tap_checksum", "Containers may leave L4 checksums to the switch, and the switch to their kernel."),
         switch("tap_tso", "Containers may hand over TCP super-frames of up to 64 KiB; needs `tap_checksum`."),
         switch("tap_uso", "Containers may hand over UDP super-frames of up to 64 KiB; needs `tap_checksum`."),
-        switch("merge", "Frames of one flow that arrive together reach the container as one; needs `tap_checksum`."),
+        switch(
+            "merge",
+            "Frames of one flow that arrive together reach the container as one; needs `tap_checksum`, for UDP `tap_uso` too.",
+        ),
         switch("udp_segment", "Many datagrams to one endpoint leave in one system call (UDP_SEGMENT)."),
         switch("udp_gro", "Many datagrams of one endpoint arrive in one system call (UDP_GRO)."),
     ],

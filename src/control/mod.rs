@@ -13,6 +13,9 @@ pub mod reload;
 pub mod report;
 pub mod request;
 
+#[cfg(test)]
+mod tests;
+
 use crate::config::{self, Config, Target};
 use crate::mesh::Mesh;
 use crate::switch::ids::{PeerId, PortId};

@@ -24,6 +24,7 @@ use crate::control::reload::limits;
 use crate::control::request::{Request, Response};
 use crate::control::{Control, Identity, MachineReport, TICK};
 use crate::switch::Switch;
+use crate::switch::staging::Merge;
 use crate::switch::topology::Topology;
 use crate::switch::tunnel::Gate;
 use crate::wire::key::Secret;
@@ -119,7 +120,11 @@ fn start(
     let topology = Topology::new(identity.address, Vec::new(), &[]);
     let switch = Arc::new(Switch::new(Gate::new(private), topology, limits(config.fdb), random(), now));
     let table = Arc::new(ArcSwap::from_pointee(PortTable::default()));
-    let merge = config.offload.merge && tap_offload.checksum;
+    let merge = match tap_offload {
+        TapOffload { checksum: true, uso: true, .. } if config.offload.merge => Merge::TcpAndUdp,
+        TapOffload { checksum: true, .. } if config.offload.merge => Merge::Tcp,
+        _ => Merge::Nothing,
+    };
     let mut workers = Vec::new();
     for (number, sockets) in sockets.iter().enumerate() {
         let (switch, sockets, table) = (switch.clone(), sockets.clone(), table.clone());

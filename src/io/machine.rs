@@ -164,7 +164,7 @@ impl Host for Machine {
 
     fn port_lives(&mut self, id: PortId) -> bool {
         let Some(record) = self.records.get(&id) else { return false };
-        let has_interface = self.table.load().get(&id).is_some_and(|entry| entry.tap.name().is_ok());
+        let has_interface = self.table.load().get(&id).is_some_and(|entry| entry.tap.exists());
         has_interface && ports::alive(record)
     }
 

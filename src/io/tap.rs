@@ -163,6 +163,15 @@ impl Tap {
         self.described().map(|(name, _)| name)
     }
 
+    /// Whether the interface still exists. Unlike all else that could be asked, this does not wait for the kernel's one
+    /// lock on network configuration, which others may hold for seconds where namespaces come and go.
+    pub fn exists(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.as_raw_fd(), events: 0, revents: 0 };
+        // SAFETY: poll reads and writes the one structure it is given, which lives here; it does not wait.
+        unsafe { libc::poll(&raw mut poll, 1, 0) };
+        poll.revents == 0
+    }
+
     /// The namespace the interface is in now.
     ///
     /// # Errors
@@ -285,12 +294,12 @@ mod tests {
     fn a_tap_knows_its_name_and_namespace_also_after_a_move() {
         let Some((netns, tap)) = fresh() else { return };
         let other = Netns::create().unwrap();
-        assert_eq!(tap.name().unwrap(), "port0");
+        assert_eq!((tap.name().unwrap().as_str(), tap.exists()), ("port0", true));
         assert_eq!(tap.netns().unwrap().id(), netns.id());
         let mut netlink = netns.run(Netlink::open).unwrap().unwrap();
         let index = netlink.link("port0").unwrap().unwrap().index;
         netlink.move_to(index, &other, "eth1").unwrap();
-        assert_eq!(tap.name().unwrap(), "eth1");
+        assert_eq!((tap.name().unwrap().as_str(), tap.exists()), ("eth1", true));
         assert_eq!(tap.netns().unwrap().id(), other.id());
     }
 
@@ -345,7 +354,7 @@ mod tests {
             }
             std::thread::yield_now();
         };
-        assert_eq!(error.raw_os_error(), Some(libc::EBADFD));
+        assert_eq!((error.raw_os_error(), moved.exists()), (Some(libc::EBADFD), false));
         assert_eq!(moved.read(&mut [0; 64]).unwrap_err().raw_os_error(), Some(libc::EBADFD));
     }
 }

@@ -7,7 +7,7 @@
 use super::outbox::{Notice, Outbox, PortTable};
 use super::udp::{ReceiveBatch, UdpSockets};
 use crate::switch::ids::PortId;
-use crate::switch::staging::Staging;
+use crate::switch::staging::{Merge, Staging};
 use crate::switch::{HEADROOM, Switch};
 use crate::wire::MAX_SUPER_FRAME;
 use crate::wire::vnet::{self, VnetHeader};
@@ -84,7 +84,7 @@ impl Worker {
         sockets: Arc<UdpSockets>,
         table: Arc<ArcSwap<PortTable>>,
         notices: Sender<Notice>,
-        merge: bool,
+        merge: Merge,
     ) -> io::Result<WorkerHandle> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;

@@ -30,6 +30,17 @@ struct Item {
     pieces: Vec<Range<usize>>,
 }
 
+/// What is merged: what the receiving kernel takes as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merge {
+    /// Every frame leaves by itself.
+    Nothing,
+    /// TCP only: a kernel before Linux 6.2 refuses UDP super-frames, and every frame in them would be lost.
+    Tcp,
+    /// TCP and UDP.
+    TcpAndUdp,
+}
+
 /// Frames waiting for the end of a receive batch. Owned by one worker.
 pub struct Staging {
     arena: Box<[u8]>,
@@ -37,12 +48,12 @@ pub struct Staging {
     items: Vec<Item>,
     filled: usize,
     open: Vec<usize>,
-    merge: bool,
+    merge: Merge,
 }
 
 impl Staging {
-    /// A staging area of `bytes`, which merges frames or passes each by itself.
-    pub fn new(bytes: usize, merge: bool) -> Self {
+    /// A staging area of `bytes`.
+    pub fn new(bytes: usize, merge: Merge) -> Self {
         let arena = vec![0; bytes].into_boxed_slice();
         Self { arena, used: 0, items: Vec::new(), filled: 0, open: Vec::with_capacity(OPEN_RUNS), merge }
     }
@@ -68,9 +79,9 @@ impl Staging {
     /// Stages the frame in `range` for `port`. A frame for several ports must not be merged, since merging writes
     /// into its header.
     pub fn stage(&mut self, port: PortId, range: Range<usize>, partial: Option<PartialChecksum>, alone: bool) {
-        if self.merge {
+        if self.merge != Merge::Nothing {
             match inspect(&self.arena[range.clone()], partial) {
-                Inspection::Mergeable(candidate) if !alone => {
+                Inspection::Mergeable(candidate) if !alone && self.takes(candidate.key()) => {
                     // The padding of a short frame is not part of its payload.
                     let payload = range.start + candidate.header_len();
                     let payload = payload..payload + candidate.payload_len();
@@ -100,6 +111,10 @@ impl Staging {
             }
         }
         self.push(port, None, range.start..range.start, partial, range);
+    }
+
+    fn takes(&self, flow: &FlowKey) -> bool {
+        self.merge == Merge::TcpAndUdp || !flow.is_udp()
     }
 
     fn push(

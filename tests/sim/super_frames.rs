@@ -6,7 +6,7 @@ use super::world::{Acquaintance, Delivery, Outbox, World};
 use std::sync::Arc;
 use std::time::Duration;
 use weft::switch::ids::PortId;
-use weft::switch::staging::Staging;
+use weft::switch::staging::{Merge, Staging};
 use weft::switch::topology::Port;
 use weft::wire::ethernet::Mac;
 use weft::wire::vnet::{self, VnetHeader};
@@ -154,7 +154,11 @@ fn under_loss_and_reordering_every_frame_that_arrives_is_right() {
 
 /// Stages frames for ports and flushes.
 fn staged(frames: &[(PortId, &[u8])]) -> Vec<Delivery> {
-    let mut staging = Staging::new(1 << 20, true);
+    staged_with(Merge::TcpAndUdp, frames)
+}
+
+fn staged_with(merge: Merge, frames: &[(PortId, &[u8])]) -> Vec<Delivery> {
+    let mut staging = Staging::new(1 << 20, merge);
     let mut out = Outbox::default();
     for (port, frame) in frames {
         let room = staging.room(frame.len()).unwrap();
@@ -211,8 +215,20 @@ fn nothing_of_its_port_overtakes_a_frame_of_no_known_flow() {
 }
 
 #[test]
+fn only_tcp_is_merged_for_a_kernel_that_refuses_udp_super_frames() {
+    let (tcp, udp) = (flow(Kind::Tcp, false), flow(Kind::Udp, false));
+    let segments: Vec<_> = (0..3).map(|i| tcp.tcp(i * 100, 100, false, None).1).collect();
+    let datagrams: Vec<_> = (0..3).map(|n| udp.udp(&[(n, 100)], false).1).collect();
+    let frames: Vec<_> = segments.iter().chain(&datagrams).map(|frame| (ONE, frame.as_slice())).collect();
+    let merged = |merge| staged_with(merge, &frames).iter().map(|delivery| delivery.merged).collect::<Vec<_>>();
+    assert_eq!(merged(Merge::TcpAndUdp), [3, 3]);
+    assert_eq!(merged(Merge::Tcp), [3, 1, 1, 1]);
+    assert_eq!(merged(Merge::Nothing), [1; 6]);
+}
+
+#[test]
 fn a_full_staging_area_says_so_and_a_flush_empties_it() {
-    let mut staging = Staging::new(10_000, true);
+    let mut staging = Staging::new(10_000, Merge::TcpAndUdp);
     let mut out = Outbox::default();
     let frame = flow(Kind::Raw, false).raw(0, 100).1;
     for _ in 0..3 {

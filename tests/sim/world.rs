@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use weft::switch::counters::Drop;
 use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
-use weft::switch::staging::Staging;
+use weft::switch::staging::{Merge, Staging};
 use weft::switch::topology::{Network, Peer, Port, Topology};
 use weft::switch::tunnel::{Gate, TunnelSettings};
 use weft::switch::{Egress, Event, HEADROOM, Switch};
@@ -215,7 +215,7 @@ impl World {
                 out: Outbox::default(),
                 sent: [0; 5],
                 secret,
-                staging: Staging::new(STAGING_BYTES, true),
+                staging: Staging::new(STAGING_BYTES, Merge::TcpAndUdp),
                 limits: LIMITS,
             };
             world.hosts.push(host);
@@ -317,7 +317,7 @@ impl World {
 
     /// Whether host `n` merges frames into super-frames; it does unless told otherwise.
     pub(crate) fn set_merging(&mut self, n: usize, merge: bool) {
-        self.hosts[n].staging = Staging::new(STAGING_BYTES, merge);
+        self.hosts[n].staging = Staging::new(STAGING_BYTES, if merge { Merge::TcpAndUdp } else { Merge::Nothing });
     }
 
     /// Host `n` is reached at, and sends from, another address; the old one is nobody's.
