@@ -4,6 +4,7 @@
 //! that was found; `WEFT_WRITE_SEEDS=1 cargo test --test fuzz_corpus` writes them.
 
 use super::input::put_word;
+use super::world::{LOCAL, REMOTE};
 use std::net::Ipv4Addr;
 use weft::config::{PortAddress, Target};
 use weft::control::request::{Attach, Detach, Request};
@@ -146,6 +147,7 @@ fn headers(v6: bool, udp: bool, tags: &[u8], to: Mac) -> Vec<u8> {
     frame
 }
 
+const FLIP: u8 = 0x10;
 const RIGHT: u8 = 4;
 const PARTIAL: u8 = 8;
 const SUPER: u8 = 0x40;
@@ -161,8 +163,6 @@ fn whole(how: u8, frame: &[u8]) -> Vec<u8> {
 }
 
 fn frames(add: &mut Add<'_>) {
-    let remote = Mac([2, 0, 0, 0, 0, 0x0b]);
-    let local = Mac([2, 0, 0, 0, 0, 0x0a]);
     // Limit 0 is the smallest path, 240 is 1440; 3: partial checksums, merging.
     let mut frame = |name: &str, limit: u16, settings: u8, drafts: &[Vec<u8>]| {
         add("frame", name, [&limit.to_be_bytes()[..], &[settings], &drafts.concat()].concat());
@@ -170,12 +170,12 @@ fn frames(add: &mut Add<'_>) {
     let tag = [0x81, 0, 0, 5];
     let tags = [0x88, 0xa8, 0, 9, 0x81, 0, 0, 5];
     let gso = |kind: u8, size: u16| [&[kind][..], &size.to_be_bytes()].concat();
-    let tcp = |v6, tags: &[u8]| headers(v6, false, tags, remote);
-    let udp = |v6, tags: &[u8]| headers(v6, true, tags, remote);
+    let tcp = |v6, tags: &[u8]| headers(v6, false, tags, REMOTE);
+    let udp = |v6, tags: &[u8]| headers(v6, true, tags, REMOTE);
     let how = RIGHT | PARTIAL | SUPER;
     frame("arp", 240, 0, &[whole(0, &gratuitous_arp(STATION, A))]);
     frame("advertisement", 240, 1, &[whole(0, &unsolicited_advertisement(STATION, A.to_ipv6_mapped()))]);
-    frame("local", 240, 0, &[whole(RIGHT, &headers(false, true, &[], local))]);
+    frame("local", 240, 0, &[whole(RIGHT, &headers(false, true, &[], LOCAL))]);
     frame("tcp4-whole", 240, 0, &[stretched(RIGHT, &tcp(false, &[]), 1400)]);
     frame("tcp4-partial", 240, 1, &[stretched(RIGHT | PARTIAL, &tcp(false, &[]), 1400)]);
     frame("tcp4-oversized", 0, 0, &[stretched(RIGHT | PARTIAL, &tcp(false, &[]), 1514)]);
@@ -217,6 +217,11 @@ fn inner_packets(add: &mut Add<'_>) {
     let mut private = arp.clone();
     put_word(&mut private, 33, 2);
     add("inner_packet", "other-network", record(0, &private));
+    // Station LOCAL is behind the peer that this comes from.
+    add("inner_packet", "split-horizon", record(0, &packet(&headers(false, true, &[], LOCAL), None)));
+    let short = &headers(false, true, &[], Mac::BROADCAST)[..38];
+    let past_the_end = packet(short, Some(PartialChecksum { start: 34, offset: 6 }));
+    add("inner_packet", "partial-past-the-end", record(0, &past_the_end));
     add("inner_packet", "cut", [record(3, &arp[..30]), record(3, &arp[..50]), record(0, &[])].concat());
     let large = packet(&vec![2; 3000], None);
     let original: &[u8; 20] = large.first_chunk().expect("a packet has a header");
@@ -268,6 +273,10 @@ fn merges(add: &mut Add<'_>) {
     let padded = [vec![0], whole(RIGHT, &padded), vec![0, 0x12, 0, 17, 1], vec![0, 5]].concat();
     add("merge", "wrong-length", padded);
     add("merge", "alone", [vec![0x80], tcp[1..].to_vec(), vec![1, 5, 0x81, 5]].concat());
+    // Urgent data goes alone; what continues the run before it may not overtake it.
+    let (again, on) = (2 | RIGHT | PARTIAL | FLIP, 1 | RIGHT | PARTIAL | FLIP);
+    let first = [vec![0], stretched(RIGHT | PARTIAL, &headers(false, false, &[], STATION), 500)].concat();
+    add("merge", "urgent-between", [first, vec![0, again, 0, 47, 0x20], vec![0, on, 0, 47, 0x20]].concat());
     // The same again: a retransmission, which continues nothing.
     add("merge", "retransmitted", [tcp, vec![0, 2 | RIGHT, 0, 2 | RIGHT, 0, 1 | RIGHT]].concat());
 }

@@ -223,6 +223,9 @@ impl World {
     pub fn with(body: impl FnOnce(&mut Self)) {
         thread_local! { static WORLD: RefCell<Option<World>> = const { RefCell::new(None) } }
         let mut world = WORLD.take().unwrap_or_else(Self::new);
+        // B believes A to be where it last heard it, which a run may have moved.
+        let keepalive = world.a.seal(world.now, &[]);
+        world.b.input(world.now, world.a.underlay, &keepalive, keepalive.len());
         world.a.clear();
         world.b.clear();
         body(&mut world);
