@@ -18,7 +18,7 @@ use super::store::Store;
 use super::tap::{self, TapOffload};
 use super::udp::{UdpOffload, UdpSockets};
 use super::worker::Worker;
-use super::{configfile, keyfile, log, random};
+use super::{configfile, keyfile, limits, log, random};
 use crate::config::{Config, check_identity};
 use crate::control::reload::limits;
 use crate::control::request::{Request, Response};
@@ -51,6 +51,7 @@ const SMALL_BUFFER: usize = 1024 * 1024;
 pub fn run(path: &Path) -> Result<(), String> {
     let config = configfile::load(path).map_err(|errors| errors.to_string())?;
     log::start(config.node.log);
+    limits::raise_open_files();
     let api = Api::bind(&config.node.control_socket)?;
     let store = Store::open(&config.node.state_dir).map_err(|error| error.to_string())?;
     let (private, created) = keyfile::load_or_create(&config.node.key_file).map_err(|error| error.to_string())?;

@@ -7,6 +7,7 @@ pub mod container;
 pub mod daemon;
 pub mod finders;
 pub mod keyfile;
+pub mod limits;
 pub mod log;
 pub mod machine;
 pub mod netlink;

@@ -21,7 +21,7 @@ pub fn acquire() -> Result<(), LabError> {
     if effective_capabilities() & NEEDED != NEEDED {
         become_root_inside()?;
     }
-    raise_file_limit();
+    crate::io::limits::raise_open_files();
     match OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
         Ok(_) => Ok(()),
         Err(error) => {
@@ -51,18 +51,6 @@ pub fn join(pid: u32) -> Result<(), LabError> {
     match unsafe { libc::setns(theirs.as_raw_fd(), libc::CLONE_NEWUSER) } {
         0 => Ok(()),
         _ => Err(failed()(io::Error::last_os_error())),
-    }
-}
-
-/// Takes as many open files as we may have: every container is one, and the usual 1024 are soon used up.
-fn raise_file_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls are given a live rlimit. Where they fail the limit stays, and making a namespace says so.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        }
     }
 }
 
