@@ -438,7 +438,9 @@ impl Default for ReceiveBatch {
 }
 
 impl ReceiveBatch {
-    /// Takes what has arrived, without waiting; returns whether a further call may find more.
+    /// Takes what has arrived, without waiting; returns whether a further call may find more. A batch that is not full
+    /// has emptied the socket: recvmmsg(2) ends one early only where a further message would block, or at an error,
+    /// which it keeps for the next call.
     ///
     /// # Errors
     /// Whatever `recvmmsg` says beyond "nothing there"; an ICMP error of an earlier send is not one.
@@ -473,11 +475,6 @@ impl ReceiveBatch {
                 error => Err(error),
             },
         }
-    }
-
-    /// Whether the last [`Self::receive`] took anything.
-    pub fn took_any(&self) -> bool {
-        self.received > 0
     }
 
     /// What the last [`Self::receive`] took.
