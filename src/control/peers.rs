@@ -48,7 +48,7 @@ impl<H: Host> Control<H> {
         let underlay_v6 = peer.tunnel().endpoint().is_some_and(|endpoint| endpoint.is_ipv6());
         self.mesh.add_peer(peer.id, Link { ours, theirs, path_mtu: config.path_mtu, underlay_v6 });
         if let Some(view) = self.mesh.peer(peer.id) {
-            peer.set_inner_limit(view.inner_limit);
+            peer.set_limits(view.inner_limit, view.expected_limit);
         }
     }
 
@@ -199,7 +199,7 @@ impl<H: Host> Control<H> {
                     changed = true;
                     if let (Some(entry), Some(view)) = (self.peers.get(&peer), self.mesh.peer(peer)) {
                         let capabilities = view.greeting.map_or(0, |greeting| greeting.capabilities);
-                        entry.peer.set_inner_limit(view.inner_limit);
+                        entry.peer.set_limits(view.inner_limit, view.expected_limit);
                         entry.peer.set_takes_partial(capabilities & PARTIAL_CHECKSUM != 0);
                     }
                 }

@@ -79,6 +79,8 @@ pub struct PeerView<'a> {
     pub basis: Basis,
     /// The largest inner packet that crosses, in bytes.
     pub inner_limit: usize,
+    /// What that will be if the search for the path MTU, which has only begun, finds what it nearly always finds.
+    pub expected_limit: usize,
     /// Smoothed round-trip time, once measured.
     pub round_trip: Option<Duration>,
 }
@@ -274,14 +276,15 @@ impl<P: Copy + Ord> Mesh<P> {
             path_mtu: path.mtu(),
             basis: path.basis(),
             inner_limit: inner_limit(path.mtu(), link.underlay_v6),
+            expected_limit: inner_limit(path.expected(), link.underlay_v6),
             round_trip: path.round_trip(),
         })
     }
 
-    /// Changes a peer, then sends what became due and notes whether its path MTU is another.
+    /// Changes a peer, then sends what became due and notes whether its path MTU is another, or expected to be.
     fn with_peer(&mut self, now: Duration, id: P, change: impl FnOnce(&mut Peer)) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let before = peer.path.mtu();
+        let before = (peer.path.mtu(), peer.path.expected());
         change(peer);
         let mut messages = Vec::new();
         if peer.up && now >= peer.hello.due {
@@ -292,7 +295,7 @@ impl<P: Copy + Ord> Mesh<P> {
             let size = inner_limit(probe.size, peer.link.underlay_v6);
             messages.push((Message::Probe { token: probe.token }, Some(size)));
         }
-        if peer.path.mtu() != before {
+        if (peer.path.mtu(), peer.path.expected()) != before {
             self.changed.insert(id);
         }
         for (message, size) in messages {

@@ -275,6 +275,16 @@ impl PathMtu {
         self.mtu
     }
 
+    /// What [`PathMtu::mtu`] will be if the search finds what it nearly always finds, as long as that is open. A TCP
+    /// connection settles its segment size when it begins, and the first ones begin before the first probe's answer.
+    pub fn expected(&self) -> u16 {
+        let open = self.configured.is_none() && self.mtu < LIKELIEST && self.too_large > LIKELIEST;
+        match self.state {
+            State::Off | State::Test { .. } if open => LIKELIEST,
+            _ => self.mtu,
+        }
+    }
+
     /// Where [`PathMtu::mtu`] comes from.
     pub fn basis(&self) -> Basis {
         match (self.configured, self.heard) {

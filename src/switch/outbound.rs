@@ -14,7 +14,7 @@ use crate::switch::fdb::Source;
 use crate::wire::ethernet::{Frame, Mac, TAG_LEN};
 use crate::wire::segment::{MAX_HEADER, Plan};
 use crate::wire::vnet::{Gso, PartialChecksum, VnetHeader};
-use crate::wire::{INNER_OVERHEAD, checksum, ethernet, fragment, vxlan};
+use crate::wire::{INNER_OVERHEAD, checksum, ethernet, fragment, mss, vxlan};
 use std::io::IoSlice;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -203,14 +203,19 @@ impl<E: Egress> Sender<'_, E> {
         self.buffer[head - INNER_OVERHEAD..start].copy_from_slice(saved);
     }
 
-    /// Sends the frame as it is.
+    /// Sends the frame as it is, but for the segment size that a SYN asks for.
     fn whole(&mut self, partial: Option<PartialChecksum>) {
-        let at = self.outgoing.at;
+        let (at, end) = (self.outgoing.at, self.outgoing.at + self.outgoing.len);
+        let limit = self.peer.expected_limit().saturating_sub(INNER_OVERHEAD);
+        let lowered = mss::lower(&mut self.buffer[at..end], limit, partial.is_some());
         let field = partial.map(|p| at + usize::from(p.start) + usize::from(p.offset));
         let saved = field.map(|field| [self.buffer[field], self.buffer[field + 1]]);
-        self.frame(at, at + self.outgoing.len, partial);
+        self.frame(at, end, partial);
         if let (Some(field), Some(saved)) = (field, saved) {
             self.buffer[field..field + 2].copy_from_slice(&saved);
+        }
+        if let Some(lowered) = lowered {
+            lowered.undo(&mut self.buffer[at..end]);
         }
     }
 

@@ -45,6 +45,7 @@ pub struct Peer {
     pub flow: Flow,
     tunnel: Mutex<Tunnel>,
     inner_limit: AtomicUsize,
+    expected_limit: AtomicUsize,
     takes_partial: AtomicBool,
     /// The second in which its messages are counted, and their number.
     spoken: AtomicU64,
@@ -62,6 +63,7 @@ impl Peer {
             flow: Flow::default(),
             tunnel: Mutex::new(Tunnel::new(gate, settings, now)),
             inner_limit: AtomicUsize::new(smallest),
+            expected_limit: AtomicUsize::new(smallest),
             takes_partial: AtomicBool::new(false),
             spoken: AtomicU64::new(0),
         }
@@ -78,9 +80,15 @@ impl Peer {
         self.inner_limit.load(Relaxed)
     }
 
-    /// Sets the largest inner packet its path carries whole.
-    pub fn set_inner_limit(&self, bytes: usize) {
-        self.inner_limit.store(bytes, Relaxed);
+    /// What [`Self::inner_limit`] will be once the path is known: connections that begin are prepared for it.
+    pub fn expected_limit(&self) -> usize {
+        self.expected_limit.load(Relaxed)
+    }
+
+    /// Sets the largest inner packet its path carries whole, and what that is expected to become.
+    pub fn set_limits(&self, inner: usize, expected: usize) {
+        self.inner_limit.store(inner, Relaxed);
+        self.expected_limit.store(expected, Relaxed);
     }
 
     /// Whether it understands frames whose L4 checksum is left to it.

@@ -21,6 +21,7 @@ pub mod fragment;
 pub mod key;
 pub mod merge;
 pub mod message;
+pub mod mss;
 pub mod segment;
 #[cfg(test)]
 mod testing;

@@ -264,7 +264,7 @@ impl World {
         let host = &mut self.hosts[a];
         let now = self.clock.now();
         let peer = Arc::new(Peer::new(id, settings.peer.tunnel_address(), &host.switch.gate, &settings, now));
-        peer.set_inner_limit(inner_limit(self.link.mtu));
+        peer.set_limits(inner_limit(self.link.mtu), inner_limit(self.link.mtu));
         peer.set_takes_partial(how.takes_partial);
         if let Some(old) = host.peers.insert(b, peer) {
             host.switch.fdb.forget_place(Place::Peer(old.id));
@@ -392,7 +392,7 @@ impl World {
         self.link.mtu = mtu;
         self.narrowest = self.narrowest.min(mtu);
         for peer in self.hosts.iter().flat_map(|host| host.peers.values()) {
-            peer.set_inner_limit(inner_limit(mtu));
+            peer.set_limits(inner_limit(mtu), inner_limit(mtu));
         }
     }
 
