@@ -9,7 +9,8 @@ mod support;
 
 use common::place::{inside, lab, spec, usable};
 use common::{SOON, eventually};
-use std::net::IpAddr;
+use socket2::SockRef;
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 use support::member::Member;
 use support::traffic::{Pings, Stream, any_port};
@@ -73,6 +74,23 @@ fn everything_passes(from: &Container, to: &Container, inner_limit: usize, mtu: 
     }
 }
 
+/// TCP agrees on segments that the path carries whole, whatever the port's MTU is: at most so many bytes of payload
+/// (less the timestamps, if it has them). A connection that began while the usual size was still being tried is
+/// prepared for that one.
+fn segments_fit(from: &Container, to: &Container, inner_limit: usize) {
+    for (address, headers) in [(IpAddr::V4(to.v4), 40), (IpAddr::V6(to.v6), 60)] {
+        let fits = inner_limit - 36 - 14 - headers;
+        eventually(&format!("segments of {fits} bytes to {address}"), || {
+            let listener = to.netns.run(|| TcpListener::bind((address, 0)).unwrap()).unwrap();
+            let target = listener.local_addr().unwrap();
+            let sender = from.netns.run(|| TcpStream::connect(target).unwrap()).unwrap();
+            let receiver = listener.accept().unwrap().0;
+            let sizes = [&sender, &receiver].map(|stream| SockRef::from(stream).tcp_mss().unwrap() as usize);
+            sizes.iter().all(|size| (fits - 12..=fits).contains(size)).then_some(())
+        });
+    }
+}
+
 /// The address of a container of the same family as `like`.
 fn family(container: &Container, like: IpAddr) -> IpAddr {
     if like.is_ipv4() { container.v4.into() } else { container.v6.into() }
@@ -87,8 +105,11 @@ fn path_of(mtu: u16, ipv6: bool) {
     found(&lab, mtu, "probed");
     let before = status(&lab, 2);
     let inner_limit = usize::from(mtu) - 32 - if ipv6 { 48 } else { 28 };
-    everything_passes(lab.container(1, 1), lab.container(2, 1), inner_limit, 1500);
-    everything_passes(lab.container(1, 2), lab.container(2, 2), inner_limit, 9000);
+    for (container, mtu) in [(1, 1500), (2, 9000)] {
+        let (from, to) = (lab.container(1, container), lab.container(2, container));
+        everything_passes(from, to, inner_limit, mtu);
+        segments_fit(from, to, inner_limit);
+    }
     let swallowed = lab.link_counts().too_large;
     let after = status(&lab, 2);
     println!("{swallowed} packets were too large; drops {:?}", growth(&before, &after));

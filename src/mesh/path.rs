@@ -275,12 +275,12 @@ impl PathMtu {
         self.mtu
     }
 
-    /// What [`PathMtu::mtu`] will be if the search finds what it nearly always finds, as long as that is open. A TCP
-    /// connection settles its segment size when it begins, and the first ones begin before the first probe's answer.
+    /// What [`PathMtu::mtu`] will be if the test of the likeliest size succeeds that a search begins with, while that is
+    /// open. A TCP connection settles its segment size when it begins, and the first ones begin before the answer.
     pub fn expected(&self) -> u16 {
-        let open = self.configured.is_none() && self.mtu < LIKELIEST && self.too_large > LIKELIEST;
         match self.state {
-            State::Off | State::Test { .. } if open => LIKELIEST,
+            State::Off if self.configured.is_none() => LIKELIEST.max(self.mtu),
+            State::Test { size: LIKELIEST, .. } => LIKELIEST,
             _ => self.mtu,
         }
     }
