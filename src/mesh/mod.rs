@@ -9,7 +9,9 @@
 //! and every [`HELLO_EVERY`] as a reminder. A peer that never sent one is not weft (a stock WireGuard host) or has
 //! not spoken yet. *Probe* and *probe ack* find the path's MTU and round-trip time ([`path`]).
 //!
-//! What a peer said outlives its session: a session that comes back a second later continues where it was.
+//! What a peer said outlives its session: a session that comes back a second later continues where it was. It does
+//! not outlive [`GREETING_LASTS`] of silence in a session: whoever has the peer's key by then may be no weft, and would
+//! get frames with checksums left to it that it does not finish.
 //!
 //! `P` is whatever the caller names peers by. Time is what has passed since the daemon started.
 
@@ -27,6 +29,8 @@ use std::time::Duration;
 
 /// How often a member says hello while a session is up. It also keeps a NAT's mapping open (RFC 4787 REQ-5: 2 min).
 pub const HELLO_EVERY: Duration = Duration::from_secs(15);
+/// How long a greeting holds without another hello in a session: three reminders and their way may be lost.
+pub const GREETING_LASTS: Duration = Duration::from_secs(50);
 /// When a hello that wants an answer is first repeated; the pause doubles …
 const FIRST_HELLO_PAUSE: Duration = Duration::from_secs(1);
 /// … up to this, for a peer that never said hello.
@@ -119,6 +123,8 @@ struct Peer {
     link: Link,
     up: bool,
     greeting: Option<Greeting>,
+    /// When it last said hello, or had the first chance to.
+    greeted: Duration,
     path: PathMtu,
     hello: Hello,
     /// The second in which messages are being counted, and their number.
@@ -158,7 +164,8 @@ impl<P: Copy + Ord> Mesh<P> {
     pub fn add_peer(&mut self, id: P, link: Link) {
         let path = PathMtu::new(link.path_mtu);
         let hello = Hello::wanting_an_answer(Duration::ZERO);
-        self.peers.insert(id, Peer { link, up: false, greeting: None, path, hello, heeded: (0, 0) });
+        let greeted = Duration::ZERO;
+        self.peers.insert(id, Peer { link, up: false, greeting: None, greeted, path, hello, heeded: (0, 0) });
     }
 
     /// Removes a peer and everything known of it.
@@ -172,6 +179,7 @@ impl<P: Copy + Ord> Mesh<P> {
         self.with_peer(now, id, |peer| {
             if !peer.up {
                 peer.up = true;
+                peer.greeted = now;
                 peer.path.start(now);
                 peer.hello = Hello::wanting_an_answer(now);
             }
@@ -222,6 +230,7 @@ impl<P: Copy + Ord> Mesh<P> {
             Ok(Message::Hello { capabilities, vnis, incarnation, reply_wanted }) => {
                 let greeting = Greeting { capabilities, networks: ascending(vnis), incarnation };
                 peer.hello.answered(now);
+                peer.greeted = now;
                 if peer.greeting.as_ref() != Some(&greeting) {
                     peer.greeting = Some(greeting);
                     self.changed.insert(id);
@@ -245,7 +254,12 @@ impl<P: Copy + Ord> Mesh<P> {
     pub fn tick(&mut self, now: Duration) {
         let due: Vec<P> = self.peers.iter().filter(|(_, peer)| peer.is_due(now)).map(|(id, _)| *id).collect();
         for id in due {
-            self.with_peer(now, id, |_| {});
+            self.with_peer(now, id, |peer| {
+                if peer.greeting_ends().is_some_and(|end| end <= now) {
+                    peer.greeting = None;
+                    peer.hello = Hello::wanting_an_answer(now);
+                }
+            });
         }
     }
 
@@ -281,10 +295,11 @@ impl<P: Copy + Ord> Mesh<P> {
         })
     }
 
-    /// Changes a peer, then sends what became due and notes whether its path MTU is another, or expected to be.
+    /// Changes a peer, then sends what became due and notes whether there is news of it.
     fn with_peer(&mut self, now: Duration, id: P, change: impl FnOnce(&mut Peer)) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let before = (peer.path.mtu(), peer.path.expected());
+        let state = |peer: &Peer| (peer.path.mtu(), peer.path.expected(), peer.greeting.is_some());
+        let before = state(peer);
         change(peer);
         let mut messages = Vec::new();
         if peer.up && now >= peer.hello.due {
@@ -295,7 +310,7 @@ impl<P: Copy + Ord> Mesh<P> {
             let size = inner_limit(probe.size, peer.link.underlay_v6);
             messages.push((Message::Probe { token: probe.token }, Some(size)));
         }
-        if (peer.path.mtu(), peer.path.expected()) != before {
+        if state(peer) != before {
             self.changed.insert(id);
         }
         for (message, size) in messages {
@@ -322,7 +337,11 @@ impl Peer {
 
     fn next_deadline(&self) -> Option<Duration> {
         let hello = self.up.then_some(self.hello.due);
-        [hello, self.path.next_deadline()].into_iter().flatten().min()
+        [hello, self.greeting_ends(), self.path.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn greeting_ends(&self) -> Option<Duration> {
+        (self.up && self.greeting.is_some()).then_some(self.greeted + GREETING_LASTS)
     }
 
     fn is_due(&self, now: Duration) -> bool {

@@ -238,6 +238,20 @@ fn a_restarted_member_learns_what_it_forgot() {
 }
 
 #[test]
+fn a_peer_that_no_longer_says_hello_is_no_weft_until_it_does() {
+    let mut world = World::new(1500, 0, 11);
+    world.run_until(world.now + SECOND * 100);
+    assert!(world.members[0].peer(1).unwrap().greeting.is_some());
+    // A stock host with the same key has taken its place.
+    world.mute = true;
+    world.run_until(world.now + GREETING_LASTS + SECOND);
+    assert!(world.members[0].peer(1).unwrap().greeting.is_none());
+    world.mute = false;
+    world.run_until(world.now + LAST_HELLO_PAUSE + SECOND);
+    assert!(world.members[0].peer(1).unwrap().greeting.is_some());
+}
+
+#[test]
 fn what_a_peer_said_outlives_its_session_but_nothing_is_sent_to_it() {
     let mut world = World::new(1500, 0, 1);
     world.members[1].set_networks(world.now, [7]);
