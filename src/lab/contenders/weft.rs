@@ -1,0 +1,17 @@
+//! weft: a daemon on each host, TAPs in containers.
+
+use super::pair::{Pair, Route};
+use crate::lab::LabError;
+
+pub(super) fn start(pair: &mut Pair) -> Result<(), LabError> {
+    let (lab, stop) = pair.lab_mut();
+    lab.start_daemons(stop)?;
+    lab.attach_all()?;
+    let at = |h, c| {
+        let container = lab.container(h, c);
+        (&container.netns, container.v4)
+    };
+    let (across, local) = (Route::new(at(1, 1), at(2, 1))?, Route::new(at(1, 1), at(1, 2))?);
+    (pair.across, pair.local) = (Some(across), Some(local));
+    Ok(())
+}
