@@ -4,7 +4,7 @@ use super::lab::{PathArgs, print, print_json, ready, tell};
 use super::table::{Table, printable};
 use crate::lab::bench::summary::{Metric, Report, Row};
 use crate::lab::bench::{self, BenchSpec};
-use crate::lab::contenders::Layer;
+use crate::lab::contenders::{Layer, WEFT};
 use crate::lab::{LabError, report};
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
@@ -66,10 +66,14 @@ pub(super) fn show(args: &BenchArgs) -> Result<(), LabError> {
 }
 
 fn text(report: &Report) -> String {
-    let mut text = between_hosts(report).render();
-    text.push_str(&format!("\nweft's figure divided by the other's\n{}", ratios(report).render()));
-    text.push_str(&format!("\nBetween two containers on one host\n{}", one_host(report).render()));
-    text.push_str(&format!("\nHow they were set up\n{}\n", setups(report).render()));
+    let mut text = format!("Between the hosts:\n{}", between_hosts(report).render());
+    if report.row(WEFT).is_some_and(|weft| !weft.figures.is_empty()) {
+        text.push_str(&format!("\nweft's figure divided by the other's:\n{}", ratios(report).render()));
+    }
+    if report.contenders.iter().any(|row| row.median(Metric::TcpLocal).is_some()) {
+        text.push_str(&format!("\nBetween two containers on one host:\n{}", one_host(report).render()));
+    }
+    text.push_str(&format!("\nHow they were set up:\n{}\n", setups(report).render()));
     for row in &report.contenders {
         if let Some(failed) = &row.failed {
             let lines: Vec<String> = failed.lines().map(printable).collect();
@@ -79,15 +83,14 @@ fn text(report: &Report) -> String {
     for absent in &report.absent {
         text.push_str(&format!("{}: {}\n", absent.name, absent.reason));
     }
-    let (rounds, seconds, streams) = (report.times.rounds, report.times.seconds, report.times.streams);
     text.push_str(&format!("\n{}\n{}\n", report.machine, report.settings));
-    text.push_str(&format!("Medians of {rounds} rounds of {seconds} s; several streams are {streams}.\n{NOTES}"));
+    text.push_str(&format!("{}; several streams are {}.\n{NOTES}", report.times, report.times.streams));
     text
 }
 
 fn between_hosts(report: &Report) -> Table {
     let mut table = Table::new(&[
-        "BETWEEN HOSTS",
+        "",
         "LAYER",
         "SEALED",
         ">TCP GBIT/S",
@@ -127,7 +130,7 @@ fn between_hosts(report: &Report) -> Table {
 
 fn ratios(report: &Report) -> Table {
     let mut table = Table::new(&[
-        "WEFT / …",
+        "WEFT /",
         ">TCP",
         ">REVERSE",
         ">SEVERAL",
@@ -158,7 +161,7 @@ fn ratios(report: &Report) -> Table {
 }
 
 fn one_host(report: &Report) -> Table {
-    let mut table = Table::new(&["ON ONE HOST", ">TCP GBIT/S", ">OF BRIDGE"]);
+    let mut table = Table::new(&["", ">TCP GBIT/S", ">OF BRIDGE"]);
     for row in &report.contenders {
         let Some(figure) = row.figures.get(&Metric::TcpLocal) else { continue };
         let share = figure.percent_of_kernel.map_or_else(String::new, |percent| format!("{percent:.0} %"));
@@ -177,4 +180,32 @@ fn setups(report: &Report) -> Table {
 
 fn cell(row: &Row, metric: Metric, digits: usize) -> String {
     row.median(metric).map_or_else(String::new, |median| format!("{median:.digits$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::lab::bench::summary::tests::example;
+
+    #[test]
+    fn the_tables_have_everyone_who_carried_traffic_and_the_rest_is_said_below() {
+        let text = text(&example());
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let has = |start: &[&str]| lines.iter().any(|words| words.starts_with(start));
+        assert!(has(&["weft", "Ethernet", "yes", "6.00", "30", "%", "-", "-", "-", "2.50"]), "{text}");
+        assert!(has(&["tinc", "Ethernet", "yes", "0.50", "2", "%", "-", "-", "0", "10.00"]), "{text}");
+        assert!(has(&["tinc", "12.00", "-", "-", "0.25"]), "{text}");
+        assert!(has(&["weft", "12.00", "75", "%"]), "{text}");
+        assert!(has(&["fastd", "failed:", "it", "said"]) && has(&["nebula:", "nebula", "is", "not", "on"]), "{text}");
+        assert!(text.contains("Medians of 3 rounds of 1 s; several streams are 4."), "{text}");
+    }
+
+    #[test]
+    fn tables_of_nothing_are_left_out() {
+        let mut report = example();
+        report.contenders.retain(|row| row.name == "tinc");
+        let text = text(&report);
+        assert!(!text.contains("divided by") && !text.contains("on one host"), "{text}");
+    }
 }

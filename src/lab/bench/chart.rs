@@ -43,14 +43,11 @@ text { fill: #f0f6fc }
 
 /// Draws a report.
 pub fn svg(report: &Report) -> String {
-    let panels: Vec<(Metric, &str, Vec<(&Row, f64)>)> = PANELS
-        .iter()
-        .map(|&(metric, title)| {
-            let bars = report.contenders.iter().filter_map(|row| Some((row, row.median(metric)?)));
-            (metric, title, bars.collect())
-        })
-        .collect();
-    let tallest = panels.iter().map(|(_, _, bars)| bars.len()).max().unwrap_or(0);
+    let panels = PANELS.map(|(metric, title)| {
+        let bars = report.contenders.iter().filter_map(|row| Some((row, row.median(metric)?)));
+        (title, bars.collect::<Vec<_>>())
+    });
+    let tallest = panels.iter().map(|(_, bars)| bars.len()).max().unwrap_or(0);
     let panel_height = HEAD + tallest * ROW + MARGIN;
     let (width, body) = (COLUMNS * PANEL + MARGIN, panels.len().div_ceil(COLUMNS) * panel_height);
     let height = body + 2 * ROW + MARGIN;
@@ -62,7 +59,7 @@ pub fn svg(report: &Report) -> String {
          height=\"{height}\">\n<title>weft beside other overlays on one machine</title>\n<style>\n{STYLE}\n</style>\n\
          <rect class=\"page\" width=\"{width}\" height=\"{height}\"/>"
     );
-    for (number, (_, title, bars)) in panels.iter().enumerate() {
+    for (number, (title, bars)) in panels.iter().enumerate() {
         let (x, y) = (MARGIN + number % COLUMNS * PANEL, number / COLUMNS * panel_height);
         let _ = writeln!(text, "<g transform=\"translate({x} {y})\">");
         let _ = writeln!(text, "<text class=\"title\" y=\"{}\">{}</text>", HEAD - 12, escaped(title));
@@ -74,8 +71,7 @@ pub fn svg(report: &Report) -> String {
     }
     let legend =
         "blue: weft; dark grey: encrypted; light grey: not encrypted. Both hosts and all traffic share the machine.";
-    let times = report.times;
-    let source = format!("Median of {} rounds of {} s. {}", times.rounds, times.seconds, report.machine);
+    let source = format!("{}. {}", report.times, report.machine);
     for (n, line) in [legend, &source].into_iter().enumerate() {
         let y = body + (n + 1) * ROW;
         let _ = writeln!(text, "<text class=\"small\" x=\"{MARGIN}\" y=\"{y}\">{}</text>", escaped(line));
@@ -158,7 +154,7 @@ mod tests {
         let text = svg(&example());
         assert_well_formed(&text);
         for expected in
-            [">weft<", ">tinc<", ">bare<", ">6.00<", ">0.50<", ">10.0<", "a &lt;CPU&gt;", "Median of 3 rounds"]
+            [">weft<", ">tinc<", ">bare<", ">6.00<", ">0.50<", ">10.0<", "a &lt;CPU&gt;", "Medians of 3 rounds"]
         {
             assert!(text.contains(expected), "{expected} is not in {text}");
         }

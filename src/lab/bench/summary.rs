@@ -99,6 +99,15 @@ pub struct Times {
     pub streams: usize,
 }
 
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.rounds {
+            1 => write!(f, "One round of {} s", self.seconds),
+            rounds => write!(f, "Medians of {rounds} rounds of {} s", self.seconds),
+        }
+    }
+}
+
 /// Everything that came of a bench.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
@@ -209,7 +218,7 @@ fn rounded(figure: f64) -> f64 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::lab::contenders;

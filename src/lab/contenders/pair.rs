@@ -153,7 +153,7 @@ impl Pair {
     /// Out of file descriptors.
     pub fn command(&self, h: usize, program: &str) -> Result<Command, LabError> {
         let path = self.found.iter().find(|found| found.name == program).map(|found| found.path.as_path());
-        let mut command = Command::new(path.unwrap_or(Path::new(program)));
+        let mut command = Command::new(path.unwrap_or_else(|| Path::new(program)));
         command.current_dir(self.dir(h));
         process::inside(&self.host(h).netns, &mut command).map_err(LabError::io(format!("enter h{h}")))?;
         Ok(command)

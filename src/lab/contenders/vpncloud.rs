@@ -3,8 +3,11 @@
 use super::pair::{HOSTS, Pair};
 use super::program::Program;
 use crate::lab::LabError;
+use crate::lab::spec::HOST_IFNAME;
+use crate::lab::underlay::index;
+use std::net::IpAddr;
 
-pub(super) const VPNCLOUD: Program = Program { name: "vpncloud", version: "--version", says: "vpncloud" };
+pub(super) const VPNCLOUD: Program = Program { name: "vpncloud", version: "--version", says: "VpnCloud" };
 
 /// IPv4, UDP, header and tag with room to spare, inner Ethernet.
 const OVERHEAD: u16 = 20 + 8 + 24 + 14;
@@ -21,6 +24,12 @@ pub(super) fn chacha(pair: &mut Pair) -> Result<(), LabError> {
 
 fn start(pair: &mut Pair, algorithm: &str) -> Result<(), LabError> {
     for h in HOSTS {
+        // It asks the kernel by which address the Internet would be reached, and ends when there is no way.
+        let other = IpAddr::V4(pair.host(3 - h).v4);
+        pair.netlink(h, |netlink| {
+            let eth0 = index(netlink, HOST_IFNAME)?;
+            netlink.add_route(None, other, eth0)
+        })?;
         let mut command = pair.command(h, "vpncloud")?;
         command.args(["--type", "tap", "--mode", "switch", "--device", IFNAME, "--no-port-forwarding"]);
         command.args(["--algorithm", algorithm, "--password", "lab", "--listen", &PORT.to_string()]);
