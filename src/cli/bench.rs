@@ -4,7 +4,7 @@ use super::lab::{PathArgs, print, print_json, ready, tell};
 use super::table::{Table, printable};
 use crate::lab::bench::summary::{Metric, Report, Row};
 use crate::lab::bench::{self, BenchSpec};
-use crate::lab::contenders::{Layer, WEFT};
+use crate::lab::contenders::{self, Layer, WEFT};
 use crate::lab::{LabError, report};
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
@@ -43,12 +43,13 @@ pub(super) struct BenchArgs {
 }
 
 pub(super) fn show(args: &BenchArgs) -> Result<(), LabError> {
+    let contenders = contenders::called(&args.only)?;
     let mut lab = bench::spec(format!("bench-{}", std::process::id()));
     args.path.apply(&mut lab);
     let stop = ready()?;
     let spec = BenchSpec {
         lab,
-        only: args.only.clone(),
+        contenders,
         rounds: args.rounds as usize,
         measure: Duration::from_secs(args.seconds),
         streams: args.streams as usize,

@@ -31,8 +31,8 @@ const TRIAL: Duration = Duration::from_millis(500);
 pub struct BenchSpec {
     /// What each contender's hosts are built from; [`spec`] makes one that fits. Its name is the beginning of theirs.
     pub lab: LabSpec,
-    /// Names of contenders; all when it is empty.
-    pub only: Vec<String>,
+    /// Whom to measure: [`contenders::called`].
+    pub contenders: Vec<&'static Contender>,
     /// How often each is measured; at least 1.
     pub rounds: usize,
     /// How long each measurement lasts.
@@ -49,11 +49,10 @@ pub fn spec(name: impl Into<String>) -> LabSpec {
 /// Sets everything up and measures. `progress` is told what is done next.
 ///
 /// # Errors
-/// A name that no contender has, no right to make namespaces, an interruption. A contender that fails is none: it is
-/// in the report.
+/// No right to make namespaces, or an interruption. A contender that fails is none: it is in the report.
 pub fn run(spec: &BenchSpec, stop: &Stop, progress: &mut dyn FnMut(&str)) -> Result<Report, LabError> {
     let (mut lanes, mut absent) = (Vec::new(), Vec::new());
-    for (number, contender) in contenders::called(&spec.only)?.into_iter().enumerate() {
+    for (number, &contender) in spec.contenders.iter().enumerate() {
         match find(contender) {
             Ok(found) => {
                 progress(&format!("set up {}", contender.name));

@@ -2,10 +2,9 @@
 
 use super::pair::{HOSTS, Pair, Route};
 use crate::lab::LabError;
-use crate::lab::spec::{CONTAINER_IFNAME, container_addresses};
-use crate::lab::underlay::{index, inside};
-use crate::wire::cidr::Cidr;
-use std::net::{IpAddr, Ipv4Addr};
+use crate::lab::spec::CONTAINER_IFNAME;
+use crate::lab::underlay::index;
+use std::net::Ipv4Addr;
 
 /// Outer Ethernet without its checksum is not part of an MTU: IPv4, UDP, VXLAN, inner Ethernet.
 pub(super) const VXLAN_OVERHEAD: u16 = 20 + 8 + 8 + 14;
@@ -36,19 +35,9 @@ pub(super) fn bridge(pair: &mut Pair) -> Result<(), LabError> {
             netlink.set_master(port, Some(bridge))?;
             netlink.set_up(port)
         })?;
-        let address = Cidr { address: IpAddr::V4(container_addresses(1, c).0), prefix: 16 };
-        inside(&container.netns, "address a container", |netlink| {
-            let port = index(netlink, CONTAINER_IFNAME)?;
-            netlink.set_up(port)?;
-            netlink.add_address(port, address, true)
-        })?;
+        pair.bring_up_container(c)?;
     }
-    let at = |c| {
-        let container = pair.lab().container(1, c);
-        (&container.netns, container.v4)
-    };
-    pair.local = Some(Route::new(at(1), at(2))?);
-    Ok(())
+    pair.containers_reach_each_other()
 }
 
 /// A VXLAN device on each host, with the other as its only remote.

@@ -13,7 +13,7 @@ use super::kernel::VXLAN_OVERHEAD;
 use super::pair::{HOSTS, Pair};
 use super::program::Program;
 use crate::lab::LabError;
-use crate::lab::spec::HOST_IFNAME;
+use crate::lab::spec::{CONTAINER_IFNAME, HOST_IFNAME};
 use crate::lab::underlay::sysctl;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -84,6 +84,21 @@ pub(super) fn start(pair: &mut Pair) -> Result<(), LabError> {
         }
         pair.bring_up(h, UNDERLAY, Some(pair.mtu(0)), underlay_address(h))?;
         pair.bring_up(h, OVERLAY, Some(pair.mtu(VXLAN_OVERHEAD)), Pair::overlay(h))?;
+        if h == 1 {
+            for c in [1, 2] {
+                let name = format!("c{c}");
+                vsctl(
+                    pair,
+                    &format!("--timeout=20 add-port {OVERLAY} {name} -- set interface {name} type=internal"),
+                )?;
+                let find = |pair: &Pair| pair.netlink(1, |netlink| netlink.link(&name));
+                let link = pair.until(&format!("interface {name}"), find)?;
+                let container = pair.lab().container(1, c);
+                pair.netlink(1, |netlink| netlink.move_to(link.index, &container.netns, CONTAINER_IFNAME))?;
+                pair.bring_up_container(c)?;
+            }
+        }
     }
+    pair.containers_reach_each_other()?;
     pair.hosts_reach_each_other()
 }

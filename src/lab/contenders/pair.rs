@@ -8,8 +8,8 @@
 use super::program::{Found, Started};
 use crate::io::netlink::{Netlink, NetlinkError};
 use crate::io::netns::Netns;
-use crate::lab::spec::{LabSpec, container_addresses};
-use crate::lab::underlay::inside;
+use crate::lab::spec::{CONTAINER_IFNAME, LabSpec, container_addresses};
+use crate::lab::underlay::{index, inside};
 use crate::lab::{Host, Lab, LabError, Stop, ping, process};
 use crate::wire::cidr::Cidr;
 use std::fs;
@@ -229,6 +229,29 @@ impl Pair {
             netlink.set_up(link.index)?;
             netlink.add_address(link.index, Cidr { address: IpAddr::V4(address), prefix: PREFIX }, true)
         })
+    }
+
+    /// Brings up the interface of container `c` of the first host, with its address.
+    ///
+    /// # Errors
+    /// It has none, or the kernel refused.
+    pub fn bring_up_container(&self, c: usize) -> Result<(), LabError> {
+        let container = self.lab.container(1, c);
+        inside(&container.netns, &format!("set up {}", container.name), |netlink| {
+            let port = index(netlink, CONTAINER_IFNAME)?;
+            netlink.set_up(port)?;
+            netlink.add_address(port, Cidr { address: IpAddr::V4(container.v4), prefix: PREFIX }, true)
+        })
+    }
+
+    /// Says that the containers of the first host reach each other.
+    ///
+    /// # Errors
+    /// Out of file descriptors.
+    pub fn containers_reach_each_other(&mut self) -> Result<(), LabError> {
+        let (one, two) = (self.lab.container(1, 1), self.lab.container(1, 2));
+        self.local = Some(Route::new((&one.netns, one.v4), (&two.netns, two.v4))?);
+        Ok(())
     }
 
     /// Asks the kernel on host `h`.

@@ -11,7 +11,6 @@ pub(super) fn start(pair: &mut Pair) -> Result<(), LabError> {
         let container = lab.container(h, c);
         (&container.netns, container.v4)
     };
-    let (across, local) = (Route::new(at(1, 1), at(2, 1))?, Route::new(at(1, 1), at(1, 2))?);
-    (pair.across, pair.local) = (Some(across), Some(local));
-    Ok(())
+    pair.across = Some(Route::new(at(1, 1), at(2, 1))?);
+    pair.containers_reach_each_other()
 }
