@@ -93,7 +93,7 @@ fn between_hosts(report: &Report) -> Table {
     let mut table = Table::new(&[
         "",
         "LAYER",
-        "SEALED",
+        "ENCRYPTED",
         ">TCP GBIT/S",
         ">OF BARE",
         ">REVERSE",

@@ -29,14 +29,14 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328 }
 .title { font-size: 13px; font-weight: 600 }
 .small { font-size: 11px; fill: #59636e }
 .weft { fill: #0969da; font-weight: 600 }
-.sealed { fill: #8c959f }
+.encrypted { fill: #8c959f }
 .clear { fill: #d1d9e0 }
 .page { fill: #ffffff }
 @media (prefers-color-scheme: dark) {
 text { fill: #f0f6fc }
 .small { fill: #9198a1 }
 .weft { fill: #4493f8 }
-.sealed { fill: #7d8590 }
+.encrypted { fill: #7d8590 }
 .clear { fill: #3d444d }
 .page { fill: #0d1117 }
 }";
@@ -86,7 +86,7 @@ fn bar(text: &mut String, row: &Row, value: f64, longest: f64, y: usize) {
     let length = if longest > 0.0 { (value / longest * room).max(1.0) } else { 1.0 };
     let class = match row {
         row if row.name == WEFT => "weft",
-        row if row.encrypted => "sealed",
+        row if row.encrypted => "encrypted",
         _ => "clear",
     };
     let bold = if class == "weft" { " class=\"weft\"" } else { "" };

@@ -79,6 +79,9 @@ fn settings(lab: &LabSpec) -> String {
     let port_mtu = lab.networks.first().map_or(0, |network| network.mtu);
     let family = if lab.ipv6_underlay { "IPv6 (weft's alone, the others' IPv4)" } else { "IPv4" };
     let mut text = format!("underlay {family}, MTU {}; MTU of weft's ports {port_mtu}", lab.underlay_mtu);
+    if cfg!(debug_assertions) {
+        text.push_str("; weft built without --release, which makes its figures too low");
+    }
     if !lab.offload_off.is_empty() {
         text.push_str(&format!("; weft without {}", lab.offload_off.join(", ")));
     }
@@ -116,7 +119,12 @@ impl Lane {
         spec: &BenchSpec,
         stop: &Stop,
     ) -> Result<Self, LabError> {
-        let version = found.first().map(|program| program.version.clone());
+        let version = match found.first() {
+            None if contender.name == contenders::WEFT => {
+                Some(concat!("weft ", env!("CARGO_PKG_VERSION")).to_owned())
+            }
+            program => program.map(|program| program.version.clone()),
+        };
         let mut lane =
             Self { contender, version, setup: &contender.setups[0], pair: None, samples: Vec::new(), failed: None };
         let mut best = f64::NEG_INFINITY;

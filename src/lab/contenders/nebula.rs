@@ -3,6 +3,7 @@
 
 use super::pair::{HOSTS, Pair};
 use super::program::Program;
+use crate::io::netlink::Address;
 use crate::lab::LabError;
 
 pub(super) const NEBULA: Program = Program { name: "nebula", version: "-version", says: "Version: " };
@@ -53,8 +54,11 @@ fn start(pair: &mut Pair, routines: usize) -> Result<(), LabError> {
         pair.start(h, command)?;
         // It addresses its interface itself.
         pair.until(&format!("interface {IFNAME}"), |pair| {
-            let up = pair.netlink(h, |netlink| netlink.link(IFNAME))?.filter(|link| link.up);
-            Ok(up.map(drop))
+            pair.netlink(h, |netlink| {
+                let Some(link) = netlink.link(IFNAME)?.filter(|link| link.up) else { return Ok(None) };
+                let mine = |address: &Address| address.cidr.address == Pair::overlay(h);
+                Ok(netlink.addresses(link.index)?.iter().any(mine).then_some(()))
+            })
         })?;
     }
     pair.hosts_reach_each_other()
