@@ -4,14 +4,14 @@
 //! the JSON and nothing else.
 
 use super::table::Table;
-use super::{complain, show};
+use super::{bench, complain, show};
 use crate::control::request::Response;
 use crate::lab::link::LinkSettings;
 use crate::lab::ping::Pinger;
 use crate::lab::report::human;
 use crate::lab::spec::{CONTAINER_IFNAME, LabSpec, Underlay};
 use crate::lab::supervise::{self, LabStatus};
-use crate::lab::{LabError, Stop, bench, privileges, registry, tour};
+use crate::lab::{LabError, Stop, privileges, registry, tour};
 use clap::{Args, Subcommand, ValueHint};
 use serde::Serialize;
 use std::ffi::OsString;
@@ -50,8 +50,8 @@ enum LabCommand {
     Status(StatusArgs),
     /// End a lab
     Down(DownArgs),
-    /// Measure, and compare with the bare path
-    Bench(BenchArgs),
+    /// Measure weft beside every other overlay this machine has
+    Bench(bench::BenchArgs),
     /// Hold a lab (started by `up`)
     #[command(hide = true)]
     Supervise {
@@ -71,7 +71,7 @@ struct TourArgs {
 }
 
 #[derive(Debug, Args)]
-struct PathArgs {
+pub(super) struct PathArgs {
     /// MTU of the containers' ports
     #[arg(long, value_name = "BYTES", default_value_t = 1500)]
     mtu: u16,
@@ -179,24 +179,6 @@ struct DownArgs {
     all: bool,
 }
 
-#[derive(Debug, Args)]
-struct BenchArgs {
-    /// How long each measurement lasts
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    seconds: u64,
-    /// How many TCP streams the measurement with several has
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    streams: usize,
-    /// Let iperf3 measure as well
-    #[arg(long)]
-    iperf3: bool,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    path: PathArgs,
-}
-
 /// Runs `weft lab …`. There must be no second thread yet.
 pub fn run(args: LabArgs) -> ExitCode {
     let outcome = match args.command {
@@ -206,7 +188,7 @@ pub fn run(args: LabArgs) -> ExitCode {
         Some(LabCommand::Ping(args)) => ping(&args),
         Some(LabCommand::Status(args)) => status(&args),
         Some(LabCommand::Down(args)) => down(&args),
-        Some(LabCommand::Bench(args)) => show_bench(&args),
+        Some(LabCommand::Bench(args)) => bench::show(&args),
         Some(LabCommand::Supervise { dir }) => supervise::supervise(dir),
     };
     match outcome {
@@ -354,36 +336,6 @@ fn down(args: &DownArgs) -> Result<(), LabError> {
     Ok(())
 }
 
-fn show_bench(args: &BenchArgs) -> Result<(), LabError> {
-    let mut lab = bench::spec(format!("bench-{}", std::process::id()));
-    args.path.apply(&mut lab);
-    let stop = ready()?;
-    let measure = Duration::from_secs(args.seconds);
-    let spec = bench::BenchSpec { lab, measure, streams: args.streams.max(1), iperf3: args.iperf3 };
-    let report = bench::run(spec, &stop, &mut |what| tell(true, &format!("{what} …\n")))?;
-    if args.json {
-        print_json(&report);
-        return Ok(());
-    }
-    let mut figures = Table::new(&["FIGURE", ">WEFT", "UNIT", ">BARE PATH", ">SHARE"]);
-    for figure in &report.figures {
-        figures.row([
-            figure.name.clone(),
-            format!("{:.2}", figure.value),
-            figure.unit.to_owned(),
-            figure.bare.map_or_else(String::new, |bare| format!("{bare:.2}")),
-            figure.percent_of_bare.map_or_else(String::new, |percent| format!("{percent:.0} %")),
-        ]);
-    }
-    let mut text = figures.render();
-    text.push_str(&format!("\n{}\n{}\n", report.machine, report.settings));
-    for note in &report.notes {
-        text.push_str(&format!("{note}\n"));
-    }
-    print(&text);
-    Ok(())
-}
-
 /// This program as it was called, so that what we suggest can be typed where it is not installed.
 fn program() -> String {
     let called = std::env::args_os().next().filter(|name| !name.is_empty());
@@ -391,13 +343,13 @@ fn program() -> String {
 }
 
 /// Gets the rights the lab needs, and a flag that Ctrl-C sets.
-fn ready() -> Result<Stop, LabError> {
+pub(super) fn ready() -> Result<Stop, LabError> {
     privileges::acquire()?;
     Stop::on_signals().map_err(LabError::io("handle signals"))
 }
 
 impl PathArgs {
-    fn apply(&self, spec: &mut LabSpec) {
+    pub(super) fn apply(&self, spec: &mut LabSpec) {
         spec.underlay_mtu = self.underlay_mtu;
         spec.ipv6_underlay = self.ipv6_underlay;
         spec.offload_off.clone_from(&self.offload_off);
@@ -429,7 +381,7 @@ fn per_cent(text: &str) -> Result<f64, String> {
 }
 
 /// Says something while work goes on. A reader that has gone away is no reason to stop and leave a lab behind.
-fn tell(to_stderr: bool, text: &str) {
+pub(super) fn tell(to_stderr: bool, text: &str) {
     let _ = if to_stderr {
         io::stderr().write_all(text.as_bytes())
     } else {
@@ -438,11 +390,11 @@ fn tell(to_stderr: bool, text: &str) {
     };
 }
 
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     tell(false, text);
 }
 
-fn print_json(value: &impl Serialize) {
+pub(super) fn print_json(value: &impl Serialize) {
     // These types have no map with keys other than text, so this cannot fail.
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     print(&format!("{text}\n"));
@@ -478,14 +430,21 @@ mod tests {
         };
         let settings = args.link.settings().unwrap();
         assert_eq!((settings.loss, settings.delay), (5.0, Duration::from_millis(10)));
-        parse("bench --iperf3 --offload-off tap_tso --offload-off merge").unwrap();
+        parse("bench --only weft,tinc --rounds 1 --chart x.svg --offload-off tap_tso --offload-off merge").unwrap();
         parse("down --all").unwrap();
         parse("ping h1/c1 h2/c1 --size 10000").unwrap();
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for line in ["up --loss 101", "up --loss x", "exec h1", "bench --offload-off speed", "down --all --name x"] {
+        for line in [
+            "up --loss 101",
+            "up --loss x",
+            "exec h1",
+            "bench --offload-off speed",
+            "bench --rounds 0",
+            "down --all --name x",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -6,6 +6,7 @@
 
 mod args;
 mod attach;
+mod bench;
 mod key;
 pub mod lab;
 mod show;

@@ -28,7 +28,7 @@ impl Table {
     /// The table as lines.
     pub(super) fn render(&self) -> String {
         let titles: Vec<&str> = self.heads.iter().map(|head| head.trim_start_matches('>')).collect();
-        let mut widths: Vec<usize> = titles.iter().map(|title| title.len()).collect();
+        let mut widths: Vec<usize> = titles.iter().map(|title| title.chars().count()).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());

@@ -13,13 +13,13 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
 mod read;
@@ -172,6 +172,15 @@ impl Netlink {
     /// [`NetlinkError`]: the name is taken, not permitted, no bridge module.
     pub fn add_bridge(&mut self, name: &str) -> Result<()> {
         self.add_link(name, InfoKind::Bridge, InfoData::Bridge(vec![InfoBridge::StpState(0u32.into())]))
+    }
+
+    /// Makes a VXLAN interface (RFC 7348) with one fixed remote, which needs no multicast.
+    ///
+    /// # Errors
+    /// [`NetlinkError`]: the name is taken, not permitted, no vxlan module.
+    pub fn add_vxlan(&mut self, name: &str, vni: u32, local: Ipv4Addr, remote: Ipv4Addr, port: u16) -> Result<()> {
+        let data = vec![InfoVxlan::Id(vni), InfoVxlan::Local(local), InfoVxlan::Group(remote), InfoVxlan::Port(port)];
+        self.add_link(name, InfoKind::Vxlan, InfoData::Vxlan(data))
     }
 
     /// Removes an interface.

@@ -153,7 +153,11 @@ impl Daemon {
             if client::ask(&self.files.socket(), &Request::Status).is_ok() {
                 return Ok(());
             }
-            let failed = |what| LabError::Daemon { host: self.host.clone(), what, log: log_tail(&self.files.log()) };
+            let failed = |what| LabError::Daemon {
+                host: self.host.clone(),
+                what,
+                log: process::last_words(&self.files.log(), LOG_LINES),
+            };
             let ended =
                 self.child.try_wait().map_err(LabError::io(format!("wait for the daemon of {}", self.host)))?;
             if let Some(status) = ended {
@@ -196,27 +200,9 @@ impl Daemon {
         }
     }
 
-    /// User and system time it has used so far.
-    pub fn cpu_time(&self) -> Option<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        // Fields 14 and 15 of proc_pid_stat(5); behind the bracket the third comes first.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-        let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-        // SAFETY: sysconf takes a number and returns one.
-        let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok()?;
-        Some(Duration::from_millis(ticks * 1000 / per_second.max(1)))
-    }
-
-    /// Its resident memory in bytes.
-    pub fn memory(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)
-    }
-
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        log_tail(&self.files.log())
+        process::last_words(&self.files.log(), LOG_LINES)
     }
 }
 
@@ -225,11 +211,4 @@ impl Drop for Daemon {
         // The kernel kills what is left when we end.
         let _ = process::end(&mut self.child, END);
     }
-}
-
-fn log_tail(path: &Path) -> String {
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }

@@ -9,6 +9,7 @@ use super::link::Random;
 use crate::io::netns::Netns;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ pub struct Bulk {
     pub bytes: u64,
     /// From the first byte to the last.
     pub seconds: f64,
+    /// Segments the senders sent again (`tcpi_total_retrans` of tcp(7)), all streams.
+    pub retransmits: u64,
 }
 
 impl Bulk {
@@ -97,11 +100,12 @@ pub fn bulk_tcp(
     });
     let mut moved = Bulk::default();
     for (sent, received) in totals {
-        let (sent, (bytes, end)) = (sent?, received?);
+        let ((sent, again), (bytes, end)) = (sent?, received?);
         if bytes != sent {
             return Err(TrafficError::Wrong(format!("{sent} bytes were sent over TCP and {bytes} arrived")));
         }
         moved.bytes += bytes;
+        moved.retransmits += again;
         moved.seconds = moved.seconds.max((end - start).as_secs_f64());
     }
     Ok(moved)
@@ -183,8 +187,8 @@ fn pattern() -> Vec<u8> {
     (0..BLOCK / 8).flat_map(|_| random.next_u64().to_le_bytes()).collect()
 }
 
-/// Sends the pattern over and over until `end`, and returns how many bytes.
-fn send(mut stream: TcpStream, pattern: &[u8], end: Instant, stop: &Stop) -> Result<u64, TrafficError> {
+/// Sends the pattern over and over until `end`, and returns how many bytes, and how many segments went twice.
+fn send(mut stream: TcpStream, pattern: &[u8], end: Instant, stop: &Stop) -> Result<(u64, u64), TrafficError> {
     let (mut sent, mut moved) = (0u64, Instant::now());
     while Instant::now() < end {
         if stop.is_set() {
@@ -197,7 +201,21 @@ fn send(mut stream: TcpStream, pattern: &[u8], end: Instant, stop: &Stop) -> Res
         }
     }
     stream.shutdown(Shutdown::Write).map_err(TrafficError::socket("end a TCP connection"))?;
-    Ok(sent)
+    let again = retransmits(&stream).map_err(TrafficError::socket("ask for TCP's retransmissions"))?;
+    Ok((sent, again))
+}
+
+/// How many segments of a connection were sent more than once so far.
+fn retransmits(stream: &TcpStream) -> io::Result<u64> {
+    // SAFETY: tcp_info is plain old data, for which all zeroes is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let (level, name, into) = (libc::IPPROTO_TCP, libc::TCP_INFO, &raw mut info);
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which has as many, and both outlive the call.
+    match unsafe { libc::getsockopt(stream.as_raw_fd(), level, name, into.cast(), &mut length) } {
+        0 => Ok(info.tcpi_total_retrans.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Reads to the end of the stream, and returns how many bytes it had and when the last one came.

@@ -21,11 +21,11 @@
 
 pub mod bench;
 pub mod capture;
+pub mod contenders;
 pub mod daemon;
 pub mod datagrams;
 pub mod generator;
 pub mod host;
-pub mod iperf;
 pub mod link;
 pub mod ping;
 pub mod privileges;

@@ -1,9 +1,11 @@
 //! Programs in namespaces: daemons on hosts, anything a person or a test runs in a container.
 
 use crate::io::netns::Netns;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -54,6 +56,32 @@ pub fn signal(child: &Child, signal: i32) {
     unsafe { libc::kill(child.id().cast_signed(), signal) };
 }
 
+/// User and system time a process has used so far, all threads; `None` when it is gone.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Fields 14 and 15 of proc_pid_stat(5); behind the bracket the third comes first.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    // SAFETY: sysconf takes a number and returns one.
+    let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok()?;
+    Some(Duration::from_millis(ticks * 1000 / per_second.max(1)))
+}
+
+/// The resident memory of a process in bytes; `None` when it is gone.
+pub fn memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+/// The last `lines` lines of what a program has written to a file; nothing when there is no such file.
+pub fn last_words(log: &Path, lines: usize) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
 /// Asks a child to end, and kills it when it has not within `patience`.
 pub fn end(child: &mut Child, patience: Duration) -> io::Result<ExitStatus> {
     if let Some(status) = child.try_wait()? {
@@ -99,6 +127,13 @@ mod tests {
         let mut child = std::thread::spawn(spawn).join().unwrap();
         let status = child.wait().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn a_process_has_memory_and_time_until_it_is_gone() {
+        assert!(memory(std::process::id()).unwrap() > 1 << 16);
+        assert!(cpu_time(std::process::id()).unwrap() < Duration::from_hours(24));
+        assert!(memory(u32::MAX).is_none() && cpu_time(u32::MAX).is_none());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What gives a figure its meaning: the machine it was found on, and its unit.
 
+use super::LabError;
 use serde::Serialize;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// Bytes of a gigabyte, as in "per GB".
@@ -54,6 +56,14 @@ fn date(since_epoch: Duration) -> String {
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// Writes a report's file, for a command line that may not touch the disk itself.
+///
+/// # Errors
+/// The file system refused.
+pub fn save(file: &Path, text: &str) -> Result<(), LabError> {
+    fs::write(file, text).map_err(LabError::io(format!("write {}", file.display())))
 }
 
 /// A duration as people read it: `85 µs`, `1.2 ms`, `3.0 s`.

@@ -148,7 +148,8 @@ fn address(host: &Netns, v4: Ipv4Addr, v6: Ipv6Addr, mtu: u16) -> Result<(), Lab
     })
 }
 
-fn index(netlink: &mut Netlink, name: &str) -> Result<u32, NetlinkError> {
+/// The number of an interface that must be there.
+pub(super) fn index(netlink: &mut Netlink, name: &str) -> Result<u32, NetlinkError> {
     let missing = || NetlinkError {
         verb: format!("find interface {name}"),
         source: io::Error::from_raw_os_error(libc::ENODEV),
@@ -158,7 +159,7 @@ fn index(netlink: &mut Netlink, name: &str) -> Result<u32, NetlinkError> {
 }
 
 /// Speaks netlink inside a namespace.
-fn inside<T: Send>(
+pub(super) fn inside<T: Send>(
     netns: &Netns,
     what: &str,
     job: impl FnOnce(&mut Netlink) -> Result<T, NetlinkError> + Send,

@@ -1,5 +1,6 @@
 //! What the tests of `weft lab …` share: a command under way, and everything it has that must be gone afterwards.
 
+mod bench;
 mod commands;
 mod tour;
 
@@ -46,8 +47,11 @@ struct Ended {
 
 impl Running {
     fn start(arguments: &str) -> Self {
+        Self::run(Command::new(WEFT), arguments)
+    }
+
+    fn run(mut command: Command, arguments: &str) -> Self {
         let netns = Netns::create().unwrap();
-        let mut command = Command::new(WEFT);
         command.arg("lab").args(arguments.split_whitespace()).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         process::inside(&netns, &mut command).unwrap();

@@ -1,4 +1,4 @@
-//! `weft lab` and `weft lab bench`: what they print, how they end.
+//! `weft lab`, the tour: what it prints, how it ends.
 
 use super::{Running, assert_bare, in_own_run};
 use crate::common::cli;
@@ -114,42 +114,6 @@ fn a_daemon_that_dies_makes_the_tour_fail_and_nothing_is_left_either() {
         };
         assert_eq!((held("ping, IPv4"), held("bulk TCP")), (Some(true.into()), Some(false.into())), "{report:#}");
         assert_eq!((held("clean-up"), &report["tcp_gbps"]), (Some(true.into()), &Value::Null), "{report:#}");
-        belongings.assert_gone();
-        assert_bare(&netns);
-    });
-}
-
-#[test]
-fn the_bench_gives_all_figures_and_leaves_nothing() {
-    in_own_run(|| {
-        let bench = Running::start("bench --json --seconds 1 --streams 2");
-        bench.until("TCP, one stream");
-        let belongings = bench.belongings();
-        let (ended, netns) = bench.end();
-        assert_eq!(ended.status.code(), Some(0), "{}", ended.err);
-        let report = ended.json();
-        let machine = &report["machine"];
-        assert!(machine["cores"].as_u64() > Some(0) && machine["kernel"].is_string(), "{report:#}");
-        let figures = report["figures"].as_array().unwrap();
-        let wanted = [
-            ("TCP, 1 stream", "Gbit/s"),
-            ("CPU of both daemons", "s/GB"),
-            ("TCP, 1 stream, reverse", "Gbit/s"),
-            ("TCP, 2 streams", "Gbit/s"),
-            ("TCP, TAP to TAP", "Gbit/s"),
-            ("UDP, 64 bytes, delivered", "kpps"),
-            ("UDP, 64 bytes, offered", "kpps"),
-            ("UDP round trip, p50", "µs"),
-            ("UDP round trip, p99", "µs"),
-            ("memory of the larger daemon", "MiB"),
-        ];
-        for (name, unit) in wanted {
-            let figure = figures.iter().find(|figure| figure["name"] == name);
-            let figure = figure.unwrap_or_else(|| panic!("no {name} in {report:#}"));
-            assert!(figure["unit"] == unit && figure["value"].as_f64() > Some(0.0), "{figure}");
-            let compared = !name.starts_with("CPU") && !name.starts_with("memory");
-            assert_eq!(figure["bare"].is_number() && figure["percent_of_bare"].is_number(), compared, "{figure}");
-        }
         belongings.assert_gone();
         assert_bare(&netns);
     });

@@ -11,7 +11,7 @@ use crate::common::eventually;
 use std::net::IpAddr;
 use std::time::Duration;
 use weft::control::request::{PeerStatus, Request, Response, Status};
-use weft::lab::{Container, Lab};
+use weft::lab::{Container, Lab, process};
 
 /// What the daemon of host `h` says of itself.
 pub(crate) fn status(lab: &Lab, h: usize) -> Status {
@@ -61,7 +61,7 @@ pub(crate) fn reaches(from: &Container, to: &Container) {
 
 /// Resident memory of host `h`'s daemon in bytes.
 pub(crate) fn memory(lab: &Lab, h: usize) -> u64 {
-    lab.host(h).daemon().unwrap().memory().unwrap()
+    process::memory(lab.host(h).daemon().unwrap().pid()).unwrap()
 }
 
 /// Bytes that host `h`'s daemon has written to its log.

@@ -62,6 +62,17 @@ fn a_bridge_takes_ports_and_lets_them_go() {
 }
 
 #[test]
+fn a_vxlan_interface_is_made_with_its_remote() {
+    let Some((_netns, mut netlink)) = fresh() else { return };
+    let (local, remote) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+    match netlink.add_vxlan("vxlan0", 100, local, remote, 4789) {
+        Err(error) if error.is(libc::EOPNOTSUPP) => return skip::say("this kernel has no vxlan device"),
+        outcome => outcome.unwrap(),
+    }
+    assert_eq!(netlink.link("vxlan0").unwrap().unwrap().kind.as_deref(), Some("vxlan"));
+}
+
+#[test]
 fn addresses_and_routes_are_found_as_they_were_added() {
     let Some((_netns, mut netlink)) = fresh() else { return };
     netlink.add_veth("a", "b", None).unwrap();
