@@ -16,7 +16,6 @@ use super::ledger::Ledger;
 use super::world::{Acquaintance, DATA, Delivery, KEEPALIVE_LEN, LIMITS, RESPONSE, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use weft::switch::counters::Drop;
 use weft::switch::ids::{Place, PortId};
@@ -79,7 +78,7 @@ impl Snapshot {
             drops: Drop::ALL.iter().map(|&reason| host.dropped(reason)).collect(),
             data: host.sent[usize::from(DATA)],
             waiting: host.peers.values().map(|peer| peer.tunnel().waiting()).sum(),
-            tunnel_rx: host.switch.counters.tunnel_rx_frames.load(Relaxed),
+            tunnel_rx: host.switch.counters.tunnel_rx_frames.get(),
         }
     }
 
@@ -306,9 +305,9 @@ impl Play {
         let last = units[units.len() - 1];
         self.world
             .note(|| format!("{mac} sends {to} {} bytes, gso {gso}, {kind:?} {} to {last:?}", frame.len(), flow.id));
-        let before = self.world.hosts[station.host].switch.counters.flooded_frames.load(Relaxed);
+        let before = self.world.hosts[station.host].switch.counters.flooded_frames.get();
         self.input(&station, vnet, &frame, &flow, Way::Port);
-        let flooded = self.world.hosts[station.host].switch.counters.flooded_frames.load(Relaxed) - before;
+        let flooded = self.world.hosts[station.host].switch.counters.flooded_frames.get() - before;
         if self.calm && self.stations.iter().any(|other| other.mac == to && other.vni == station.vni) {
             self.ensure(flooded == 0, || "known unicast was flooded", ());
         }
