@@ -1,0 +1,66 @@
+//! Whether two workers do twice as much as one: threads that share one [`Switch`](weft::switch::Switch), each with a port, a peer
+//! and an outbox of its own.
+//!
+//! `cargo bench --bench workers`. The time shown is that of one frame of *each* worker: with as many cores as workers and
+//! nothing shared it is the same for any number of them. It means something only on a machine with nothing else to do.
+
+mod hosts;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use hosts::{Frame, Size, Worker, World, discard, mac, plain, super_frame};
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+use weft::wire::ethernet::Mac;
+
+/// A frame of the worker on port `n`, from there to a destination.
+type Make = fn(Mac, usize) -> Frame;
+
+fn workers(c: &mut Criterion) {
+    let most = std::thread::available_parallelism().map_or(1, usize::from);
+    let counts: Vec<usize> = [1, 2, 4, 8, 16, 32].into_iter().filter(|&n| n == 1 || n <= most).collect();
+    let kinds: [(&str, Make); 3] = [
+        ("small frame to a peer", |source, n| plain(source, mac(n + 1, 0), 46)),
+        ("small frame to a port", |source, n| plain(source, mac(0, 100 + n), 46)),
+        ("super-frame to a peer", |source, n| super_frame(source, mac(n + 1, 0), 44 * 1448)),
+    ];
+    let world = World::new(Size { ports: 200, peers: most, live: most, ..Size::SMALLEST });
+    for (name, make) in kinds {
+        let mut group = c.benchmark_group(name);
+        for &count in &counts {
+            group.bench_function(BenchmarkId::from_parameter(format!("{count} workers")), |b| {
+                b.iter_custom(|iterations| together(&world, count, iterations, make));
+            });
+        }
+    }
+}
+
+/// How long `count` workers take to send `iterations` frames each.
+fn together(world: &World, count: usize, iterations: u64, make: Make) -> Duration {
+    let start = Barrier::new(count + 1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count)
+            .map(|n| {
+                let start = &start;
+                scope.spawn(move || {
+                    let (mut frame, mut worker) = (make(mac(0, n), n), Worker::new(n));
+                    start.wait();
+                    for _ in 0..iterations {
+                        world.near.send(world.now, n, &mut frame, &mut worker);
+                        discard(&mut worker);
+                    }
+                })
+            })
+            .collect();
+        start.wait();
+        let begun = Instant::now();
+        threads.into_iter().for_each(|thread| thread.join().expect("a worker"));
+        begun.elapsed()
+    })
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
+    targets = workers
+}
+criterion_main!(benches);
