@@ -84,6 +84,8 @@ drops! {
     TunnelQueueFull = "tunnel_queue_full",
     /// A packet waited for a session that was not made in time.
     TunnelQueueExpired = "tunnel_queue_expired",
+    /// A flooded frame was not sent to a peer that does not answer handshakes.
+    PeerSilent = "peer_silent",
     /// The peer has no known endpoint.
     NoEndpoint = "no_endpoint",
     /// The underlay socket's send buffer is full.

@@ -115,12 +115,19 @@ impl Switch {
             let frame = IoSlice::new(&buffer[outgoing.at..]);
             out.deliver(other.id, &[IoSlice::new(&outgoing.header.to_bytes()), frame]);
         }
+        let second = self.seconds(now);
+        let mut silent = 0;
         for peer in &network.peers {
+            if peer.is_silent(second) {
+                silent += 1;
+                continue;
+            }
             // One peer that cannot be served must not silence the rest.
             if let Err(reason) = self.send_to_peer(now, peer, outgoing, buffer, out) {
                 self.counters.drop(reason);
             }
         }
+        self.counters.drop_many(Drop::PeerSilent, silent);
         Ok(())
     }
 

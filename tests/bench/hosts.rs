@@ -6,6 +6,7 @@
 use std::hint::black_box;
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 use weft::switch::counters::Flow;
@@ -49,12 +50,19 @@ impl Size {
     pub(crate) const LARGEST: Self = Self { ports: 1000, peers: 1000, live: 1, networks: 1000, stations: 1_000_000 };
 }
 
+/// Datagrams of one length to one address, of which the last may be shorter.
+struct Run {
+    to: SocketAddr,
+    bytes: Range<usize>,
+    stride: usize,
+    is_over: bool,
+}
+
 /// What a worker's outbox would have sent, and how much it would have delivered.
 pub(crate) struct Memory {
     bytes: Box<[u8]>,
     used: usize,
-    /// Length of the first datagram: all are as long, but the last.
-    stride: usize,
+    runs: Vec<Run>,
     /// Frames that ports were given.
     pub(crate) delivered: usize,
     /// Datagrams sent.
@@ -64,14 +72,20 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new(lane: usize) -> Self {
-        Self { bytes: vec![0; SEND_BYTES].into(), used: 0, stride: 0, delivered: 0, sent: 0, lane }
+        Self {
+            bytes: vec![0; SEND_BYTES].into(),
+            used: 0,
+            runs: Vec::with_capacity(128),
+            delivered: 0,
+            sent: 0,
+            lane,
+        }
     }
 
-    /// What collected, as a train; and makes room for more.
-    fn take(&mut self) -> (&[u8], usize) {
-        let train = (&self.bytes[..self.used], self.stride);
-        (self.used, self.stride) = (0, 0);
-        train
+    /// Forgets what has collected.
+    pub(crate) fn clear(&mut self) {
+        self.used = 0;
+        self.runs.clear();
     }
 }
 
@@ -81,16 +95,21 @@ impl Egress for Memory {
         self.delivered += pieces.len() - 1;
     }
 
-    fn transmit(&mut self, _to: SocketAddr, room: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) {
+    fn transmit(&mut self, to: SocketAddr, room: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) {
         if self.used + room > self.bytes.len() {
-            self.take();
+            self.clear();
         }
         let Some(length) = fill(&mut self.bytes[self.used..]) else { return };
-        if self.used == 0 {
-            self.stride = length;
-        }
+        let start = self.used;
         self.used += length;
         self.sent += 1;
+        match self.runs.last_mut() {
+            Some(run) if run.to == to && !run.is_over && length <= run.stride => {
+                run.bytes.end += length;
+                run.is_over = length < run.stride;
+            }
+            _ => self.runs.push(Run { to, bytes: start..self.used, stride: length, is_over: false }),
+        }
     }
 
     fn lane(&self) -> usize {
@@ -159,7 +178,8 @@ impl World {
         far.underlay(now, near, &mut here, &mut there);
         far.send(now, 0, &mut plain(mac(n + 1, 0), mac(0, 0), 46), &mut there);
         near.underlay(now, far, &mut there, &mut here);
-        assert!(here.out.delivered > 0 && there.out.delivered > 0, "no session");
+        let known = near.switch.fdb.lookup(0, VNI, mac(n + 1, 0));
+        assert_eq!(known, Some(Place::Peer(near.peers[n].id)), "no session");
     }
 }
 
@@ -205,18 +225,14 @@ impl Host {
 
     /// What `from` has sent with the worker `sender` arrives here, and what came out of it is flushed.
     pub(crate) fn underlay(&self, now: Instant, from: &Self, sender: &mut Worker, worker: &mut Worker) {
-        let (bytes, stride) = sender.out.take();
-        if !bytes.is_empty() {
-            let Worker { out, staging } = worker;
-            self.switch.underlay_input(now, from.endpoint, bytes, stride, staging, out);
-            staging.flush(out);
+        let Worker { out, staging } = worker;
+        for run in sender.out.runs.iter().filter(|run| run.to == self.endpoint) {
+            let bytes = &sender.out.bytes[run.bytes.clone()];
+            self.switch.underlay_input(now, from.endpoint, bytes, run.stride, staging, out);
         }
+        staging.flush(out);
+        sender.out.clear();
     }
-}
-
-/// Forgets what a worker has collected.
-pub(crate) fn discard(worker: &mut Worker) {
-    worker.out.take();
 }
 
 /// A frame that is neither IP nor anything else known.

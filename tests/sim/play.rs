@@ -94,6 +94,8 @@ struct Fan {
     /// Packets for all peers together.
     packets: u64,
     drops: u64,
+    /// Those of the drops that are for want of anybody else in the network.
+    unheard: u64,
 }
 
 /// How a frame enters a switch.
@@ -370,7 +372,7 @@ impl Play {
             Way::Announcement => {
                 self.world.announce(n, &port, frame);
                 // Nobody lost anything when nobody is there to hear it.
-                fan.drops = 0;
+                fan.drops -= fan.unheard;
             }
         }
         let after = Snapshot::of(&self.world, n);
@@ -381,7 +383,9 @@ impl Play {
             ports: deliveries.iter().map(|delivery| delivery.port).collect(),
             packets: sealed + after.waiting as u64 + displaced - before.waiting as u64,
             drops: after.drops_since(&before, Drop::ALL) - displaced,
+            unheard: 0,
         };
+        fan.unheard = 0;
         assert_eq!(found, fan, "seed {}: {station:?} to {}", self.seed, flow.destination);
         self.record(n, deliveries);
         self.check_bounds(n);
@@ -405,8 +409,11 @@ impl Play {
                 let ports: Vec<PortId> = here.map(|port| port.id).collect();
                 let has = |n: &usize| self.world.hosts[*n].ports.iter().any(|port| port.vni == station.vni);
                 let peers: Vec<usize> = host.peers.keys().copied().filter(has).collect();
-                let drops = u64::from(ports.is_empty() && peers.is_empty());
-                Fan { ports, packets: peers.into_iter().map(share).sum(), drops }
+                let unheard = u64::from(ports.is_empty() && peers.is_empty());
+                let (silent, rest): (Vec<usize>, Vec<usize>) =
+                    peers.into_iter().partition(|n| host.peers[n].is_silent(seconds));
+                let drops = unheard + silent.len() as u64;
+                Fan { ports, packets: rest.into_iter().map(share).sum(), drops, unheard }
             }
         }
     }
