@@ -159,27 +159,36 @@ impl World {
         let now = Instant::now();
         let near = Host::new(now, 0, (1..=size.peers).map(|n| (n, n <= size.live)), size);
         let far = (1..=size.live).map(|n| Host::new(now, n, [(0, true)].into_iter(), Size::SMALLEST)).collect();
-        let mut world = Self { near, far, now };
-        for n in 0..size.live {
-            world.connect(n);
-        }
+        let world = Self { near, far, now };
+        // All sessions before the first frame: it is flooded, and would begin handshakes of its own.
+        (0..size.live).for_each(|n| world.connect(n));
+        (0..size.live).for_each(|n| world.introduce(n));
         world
     }
 
-    /// Makes a session with far host `n`, and lets a frame of it tell where its station is.
-    fn connect(&mut self, n: usize) {
+    /// Makes a session with far host `n`.
+    fn connect(&self, n: usize) {
         let (near, far, now) = (&self.near, &self.far[n], self.now);
         let [mut here, mut there] = [0, 1].map(Worker::new);
         near.switch.connect(&near.peers[n], &mut here.out);
         far.underlay(now, near, &mut here, &mut there);
         near.underlay(now, far, &mut there, &mut here);
-        // The initiator speaks first; only then may the other side.
-        near.send(now, 0, &mut plain(mac(0, 0), mac(n + 1, 0), 46), &mut here);
+        // The session is the other side's, too, once it has been used.
         far.underlay(now, near, &mut here, &mut there);
+    }
+
+    /// Lets frames tell both sides where their stations are.
+    fn introduce(&self, n: usize) {
+        let (near, far, now) = (&self.near, &self.far[n], self.now);
+        let [mut here, mut there] = [0, 1].map(Worker::new);
         far.send(now, 0, &mut plain(mac(n + 1, 0), mac(0, 0), 46), &mut there);
         near.underlay(now, far, &mut there, &mut here);
-        let known = near.switch.fdb.lookup(0, VNI, mac(n + 1, 0));
-        assert_eq!(known, Some(Place::Peer(near.peers[n].id)), "no session");
+        near.send(now, 0, &mut plain(mac(0, 0), mac(n + 1, 0), 46), &mut here);
+        far.underlay(now, near, &mut here, &mut there);
+        let places = [(near, mac(n + 1, 0), near.peers[n].id), (far, mac(0, 0), far.peers[0].id)];
+        for (host, mac, peer) in places {
+            assert_eq!(host.switch.fdb.lookup(0, VNI, mac), Some(Place::Peer(peer)), "no session");
+        }
     }
 }
 
