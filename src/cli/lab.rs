@@ -3,6 +3,7 @@
 //! What people read while something runs goes to standard error when `--json` is given, so that standard output has
 //! the JSON and nothing else.
 
+use super::scale::{self, ScaleArgs};
 use super::table::Table;
 use super::{complain, show};
 use crate::control::request::Response;
@@ -52,6 +53,8 @@ enum LabCommand {
     Down(DownArgs),
     /// Measure, and compare with the bare path
     Bench(BenchArgs),
+    /// Measure whether cost is flat: one stream, while ports, peers and FDB entries of one host grow
+    Scale(ScaleArgs),
     /// Hold a lab (started by `up`)
     #[command(hide = true)]
     Supervise {
@@ -207,6 +210,7 @@ pub fn run(args: LabArgs) -> ExitCode {
         Some(LabCommand::Status(args)) => status(&args),
         Some(LabCommand::Down(args)) => down(&args),
         Some(LabCommand::Bench(args)) => show_bench(&args),
+        Some(LabCommand::Scale(args)) => show_scale(&args),
         Some(LabCommand::Supervise { dir }) => supervise::supervise(dir),
     };
     match outcome {
@@ -381,6 +385,17 @@ fn show_bench(args: &BenchArgs) -> Result<(), LabError> {
         text.push_str(&format!("{note}\n"));
     }
     print(&text);
+    Ok(())
+}
+
+fn show_scale(args: &ScaleArgs) -> Result<(), LabError> {
+    let stop = ready()?;
+    let report = scale::run(args, &stop, &mut |what| tell(true, &format!("{what} …\n")))?;
+    if args.json {
+        print_json(&report);
+    } else {
+        print(&scale::text(&report));
+    }
     Ok(())
 }
 

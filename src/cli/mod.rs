@@ -8,6 +8,7 @@ mod args;
 mod attach;
 mod key;
 pub mod lab;
+mod scale;
 mod show;
 mod table;
 
