@@ -14,7 +14,6 @@ use std::cell::RefCell;
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use weft::switch::counters::{Drop, Flow};
 use weft::switch::fdb::Limits;
@@ -169,7 +168,7 @@ impl Member {
     /// Frames sent into the tunnel and come out of it since the switch was made.
     pub fn tunnel_frames(&self) -> (u64, u64) {
         let counters = &self.switch.counters;
-        (counters.tunnel_tx_frames.load(Relaxed), counters.tunnel_rx_frames.load(Relaxed))
+        (counters.tunnel_tx_frames.get(), counters.tunnel_rx_frames.get())
     }
 
     fn clear(&mut self) {

@@ -3,6 +3,7 @@
 //! What people read while something runs goes to standard error when `--json` is given, so that standard output has
 //! the JSON and nothing else.
 
+use super::scale::{self, ScaleArgs};
 use super::table::Table;
 use super::{bench, complain, show};
 use crate::control::request::Response;
@@ -52,6 +53,8 @@ enum LabCommand {
     Down(DownArgs),
     /// Measure weft beside every other overlay this machine has
     Bench(bench::BenchArgs),
+    /// Measure whether cost is flat: one stream, while ports, peers and FDB entries of one host grow
+    Scale(ScaleArgs),
     /// Hold a lab (started by `up`)
     #[command(hide = true)]
     Supervise {
@@ -189,6 +192,7 @@ pub fn run(args: LabArgs) -> ExitCode {
         Some(LabCommand::Status(args)) => status(&args),
         Some(LabCommand::Down(args)) => down(&args),
         Some(LabCommand::Bench(args)) => bench::show(&args),
+        Some(LabCommand::Scale(args)) => show_scale(&args),
         Some(LabCommand::Supervise { dir }) => supervise::supervise(dir),
     };
     match outcome {
@@ -332,6 +336,17 @@ fn down(args: &DownArgs) -> Result<(), LabError> {
     for lab in &labs {
         supervise::down(&base, lab)?;
         print(&format!("Lab {} is gone.\n", lab.name));
+    }
+    Ok(())
+}
+
+fn show_scale(args: &ScaleArgs) -> Result<(), LabError> {
+    let stop = ready()?;
+    let report = scale::run(args, &stop, &mut |what| tell(true, &format!("{what} …\n")))?;
+    if args.json {
+        print_json(&report);
+    } else {
+        print(&scale::text(&report));
     }
     Ok(())
 }

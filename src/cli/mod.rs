@@ -9,6 +9,7 @@ mod attach;
 mod bench;
 mod key;
 pub mod lab;
+mod scale;
 mod show;
 mod table;
 

@@ -177,7 +177,7 @@ impl<H: Host> Control<H> {
                 true => self.mesh.session_up(elapsed, id),
                 false => self.mesh.session_down(id),
             }
-            let sent = entry.peer.flow.tx_bytes.load(Relaxed);
+            let sent = entry.peer.flow.tx.bytes.load(Relaxed);
             if sent != entry.sent_bytes {
                 entry.sent_bytes = sent;
                 self.mesh.used(elapsed, id);

@@ -28,7 +28,6 @@ impl<H: Host> Control<H> {
     fn status(&self, now: Instant) -> Status {
         let counters = &self.switch.counters;
         let machine = self.host.machine();
-        let get = |counter: &AtomicU64| counter.load(Relaxed);
         let fdb = self.switch.fdb.counts();
         let mut warnings = machine.warnings;
         for entry in self.ports.values() {
@@ -54,13 +53,13 @@ impl<H: Host> Control<H> {
             fdb: FdbCounts { learned: fdb.learned, moved: fdb.moved, expired: fdb.expired, evicted: fdb.evicted },
             offloads: machine.offloads,
             traffic: Traffic {
-                port_rx_frames: get(&counters.port_rx_frames),
-                port_tx_frames: get(&counters.port_tx_frames),
-                tunnel_tx_frames: get(&counters.tunnel_tx_frames),
-                tunnel_rx_frames: get(&counters.tunnel_rx_frames),
-                flooded_frames: get(&counters.flooded_frames),
-                datagrams_tx: get(&counters.datagrams_tx),
-                datagrams_rx: get(&counters.datagrams_rx),
+                port_rx_frames: counters.port_rx_frames.get(),
+                port_tx_frames: counters.port_tx_frames.get(),
+                tunnel_tx_frames: counters.tunnel_tx_frames.get(),
+                tunnel_rx_frames: counters.tunnel_rx_frames.get(),
+                flooded_frames: counters.flooded_frames.get(),
+                datagrams_tx: counters.datagrams_tx.get(),
+                datagrams_rx: counters.datagrams_rx.get(),
             },
             drops: Drop::ALL.iter().map(|&reason| (reason.name().to_owned(), counters.dropped(reason))).collect(),
             warnings,
@@ -96,10 +95,10 @@ impl<H: Host> Control<H> {
                 .to_owned(),
                 weft: view.is_some_and(|view| view.greeting.is_some()),
                 networks: self.networks_of(entry),
-                tx_packets: get(&peer.flow.tx),
-                tx_bytes: get(&peer.flow.tx_bytes),
-                rx_packets: get(&peer.flow.rx),
-                rx_bytes: get(&peer.flow.rx_bytes),
+                tx_packets: get(&peer.flow.tx.frames),
+                tx_bytes: get(&peer.flow.tx.bytes),
+                rx_packets: get(&peer.flow.rx.frames),
+                rx_bytes: get(&peer.flow.rx.bytes),
             }
         });
         peers.collect()
@@ -152,11 +151,11 @@ impl<H: Host> Control<H> {
                 Origin::File => "file".to_owned(),
                 Origin::Attach => "attach".to_owned(),
             },
-            rx_frames: get(|flow| &flow.rx),
-            rx_bytes: get(|flow| &flow.rx_bytes),
-            tx_frames: get(|flow| &flow.tx),
-            tx_bytes: get(|flow| &flow.tx_bytes),
-            drops: get(|flow| &flow.drops),
+            rx_frames: get(|flow| &flow.rx.frames),
+            rx_bytes: get(|flow| &flow.rx.bytes),
+            tx_frames: get(|flow| &flow.tx.frames),
+            tx_bytes: get(|flow| &flow.tx.bytes),
+            drops: get(|flow| &flow.rx.drops) + get(|flow| &flow.tx.drops),
         }
     }
 

@@ -80,7 +80,7 @@ impl Outbox {
         }
         let sent = self.batch.flush(&self.sockets);
         let counters = &self.switch.counters;
-        counters.datagrams_tx.fetch_add(sent.datagrams, Relaxed);
+        counters.datagrams_tx.add(sent.datagrams);
         counters.drop_many(Drop::SocketFull, sent.full);
         counters.drop_many(Drop::SendFailed, sent.failed);
         counters.drop_many(Drop::PathTooSmall, sent.too_big);
@@ -109,11 +109,11 @@ impl Egress for Outbox {
         let Some(entry) = self.table.get(&port) else { return counters.drop_many(Drop::PortGone, frames) };
         let bytes = pieces[1..].iter().map(|piece| piece.len()).sum();
         if entry.tap.write_vectored(pieces).is_ok() {
-            counters.port_tx_frames.fetch_add(frames, Relaxed);
+            counters.port_tx_frames.add(frames);
             entry.port.flow.sent(frames, bytes);
         } else {
             counters.drop_many(Drop::PortBlocked, frames);
-            entry.port.flow.drops.fetch_add(frames, Relaxed);
+            entry.port.flow.tx.drop(frames);
         }
     }
 

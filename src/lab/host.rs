@@ -120,7 +120,7 @@ impl Host {
     }
 }
 
-fn fresh(name: &str) -> Result<Netns, LabError> {
+pub(super) fn fresh(name: &str) -> Result<Netns, LabError> {
     let netns = Netns::create().map_err(LabError::io(format!("make the namespace of {name}")))?;
     // Every address here is unique by construction; detection of duplicates would only take its second.
     for interfaces in ["all", "default"] {

@@ -32,6 +32,7 @@ pub mod privileges;
 pub mod process;
 pub mod registry;
 pub mod report;
+pub mod scale;
 pub mod spec;
 pub mod supervise;
 pub mod tour;

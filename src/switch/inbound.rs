@@ -17,7 +17,6 @@ use crate::wire::vnet::PartialChecksum;
 use crate::wire::vxlan::{self, Payload};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
@@ -68,7 +67,7 @@ impl Switch {
                 self.counters.drop(reason);
             }
         }
-        self.counters.datagrams_rx.fetch_add(count, Relaxed);
+        self.counters.datagrams_rx.add(count);
     }
 
     fn handshake(
@@ -198,7 +197,7 @@ impl Switch {
         range: Range<usize>,
         staging: &mut Staging,
     ) -> Result<(), Drop> {
-        self.counters.tunnel_rx_frames.fetch_add(1, Relaxed);
+        self.counters.tunnel_rx_frames.add(1);
         let network = topology.network(vni).ok_or(Drop::UnknownNetwork)?;
         if network.admits.as_ref().is_some_and(|admits| !admits.contains(&peer.id)) {
             return Err(Drop::UnknownNetwork);

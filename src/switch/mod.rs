@@ -117,12 +117,17 @@ impl Switch {
     /// Time passed: renews sessions, ages the FDB. Called by control about four times a second.
     pub fn tick(&self, now: Instant, out: &mut impl Egress) {
         self.gate.tick();
-        self.fdb.sweep(self.seconds(now));
+        let second = self.seconds(now);
+        self.fdb.sweep(second);
         for peer in self.topology.load().peers() {
             let mut tunnel = peer.tunnel();
             let mut message = [0; HANDSHAKE_ROOM];
             if let Some(length) = tunnel.tick(now, &mut message) {
                 send_handshake(&tunnel, &message[..length], out);
+            }
+            let is_called = tunnel.is_trying() || tunnel.handshake_endpoints().next().is_none();
+            if peer.watch(second, tunnel.is_live(), is_called) {
+                start_handshake(&mut tunnel, out);
             }
             self.counters.drop_many(Drop::TunnelQueueExpired, tunnel.expire_waiting(now));
             tunnel.reassembler.expire(now);
@@ -173,6 +178,7 @@ impl Switch {
 
     /// A session came to life: what waited for it leaves.
     fn session_up(&self, now: Instant, peer: &Peer, tunnel: &mut Tunnel, out: &mut impl Egress) {
+        peer.answered();
         while let Some(packet) = tunnel.next_waiting() {
             self.emit(now, tunnel, &packet, out);
         }

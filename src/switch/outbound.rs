@@ -17,7 +17,6 @@ use crate::wire::vnet::{Gso, PartialChecksum, VnetHeader};
 use crate::wire::{INNER_OVERHEAD, checksum, ethernet, fragment, mss, vxlan};
 use std::io::IoSlice;
 use std::net::Ipv4Addr;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Room to save what a stamped header overwrites.
@@ -49,11 +48,11 @@ impl Switch {
     ) {
         let topology = self.topology.load();
         let len = buffer.len().saturating_sub(at);
-        self.counters.port_rx_frames.fetch_add(1, Relaxed);
+        self.counters.port_rx_frames.add(1);
         port.flow.received(len);
         if let Err(reason) = self.forward(now, &topology, port, header, buffer, at, out) {
             self.counters.drop(reason);
-            port.flow.drops.fetch_add(1, Relaxed);
+            port.flow.rx.drop(1);
         }
     }
 
@@ -111,17 +110,24 @@ impl Switch {
         if network.peers.is_empty() && !network.ports.iter().any(|other| other.id != port.id) {
             return Err(Drop::NoReceiver);
         }
-        self.counters.flooded_frames.fetch_add(1, Relaxed);
+        self.counters.flooded_frames.add(1);
         for other in network.ports.iter().filter(|other| other.id != port.id) {
             let frame = IoSlice::new(&buffer[outgoing.at..]);
             out.deliver(other.id, &[IoSlice::new(&outgoing.header.to_bytes()), frame]);
         }
+        let second = self.seconds(now);
+        let mut silent = 0;
         for peer in &network.peers {
+            if peer.is_silent(second) {
+                silent += 1;
+                continue;
+            }
             // One peer that cannot be served must not silence the rest.
             if let Err(reason) = self.send_to_peer(now, peer, outgoing, buffer, out) {
                 self.counters.drop(reason);
             }
         }
+        self.counters.drop_many(Drop::PeerSilent, silent);
         Ok(())
     }
 
@@ -164,11 +170,11 @@ impl Switch {
                 for segment in 0..plan.count() {
                     sender.segment(&plan, segment);
                 }
-                self.counters.tunnel_tx_frames.fetch_add(plan.count() as u64, Relaxed);
+                self.counters.tunnel_tx_frames.add(plan.count() as u64);
             }
             None => {
                 sender.whole(partial);
-                self.counters.tunnel_tx_frames.fetch_add(1, Relaxed);
+                self.counters.tunnel_tx_frames.add(1);
             }
         }
         if tunnel.takes_turns(now, out.lane()) {

@@ -10,13 +10,19 @@ use crate::wire::key::PublicKey;
 use crate::wire::{MIN_PATH_MTU, UNDERLAY_OVERHEAD_V6, WIREGUARD_OVERHEAD};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Messages of one peer that reach control in a second: twice what the mesh heeds. The queue to control is shared; no
 /// member can fill it so that another is not heard.
 const MESSAGES_PER_SECOND: u32 = 128;
+
+/// Seconds a peer may leave a handshake unanswered before frames are no longer flooded to it: as long as a packet waits for a
+/// session, and one more initiation than may get lost.
+const SILENT_AFTER: u32 = 6;
+/// A second that never comes.
+const NEVER: u32 = u32::MAX;
 
 /// A local port: a TAP in one network.
 #[derive(Debug)]
@@ -49,6 +55,10 @@ pub struct Peer {
     takes_partial: AtomicBool,
     /// The second in which its messages are counted, and their number.
     spoken: AtomicU64,
+    /// The second from which on it counts as silent.
+    silent_from: AtomicU32,
+    /// A flooded frame passed it by.
+    passed_by: AtomicBool,
 }
 
 impl Peer {
@@ -66,6 +76,8 @@ impl Peer {
             expected_limit: AtomicUsize::new(smallest),
             takes_partial: AtomicBool::new(false),
             spoken: AtomicU64::new(0),
+            silent_from: AtomicU32::new(NEVER),
+            passed_by: AtomicBool::new(false),
         }
     }
 
@@ -102,6 +114,36 @@ impl Peer {
         let count = if before >> 32 == u64::from(second) { (before as u32).saturating_add(1) } else { 1 };
         self.spoken.store(u64::from(second) << 32 | u64::from(count), Relaxed);
         count <= MESSAGES_PER_SECOND
+    }
+
+    /// Whether a frame to everybody should pass it by: it has not answered for some time, so the frame would be copied,
+    /// wait and expire. A hundred broadcasts a second to a thousand peers that are off would do nothing else.
+    pub fn is_silent(&self, second: u32) -> bool {
+        let silent = self.silent_from.load(Relaxed) <= second;
+        if silent && !self.passed_by.load(Relaxed) {
+            self.passed_by.store(true, Relaxed);
+        }
+        silent
+    }
+
+    /// Notes whether it is being called in vain. Returns whether it should be called again: its handshake was given up, and
+    /// there was something to say.
+    pub(super) fn watch(&self, second: u32, is_live: bool, is_called: bool) -> bool {
+        let known = self.silent_from.load(Relaxed);
+        match (is_live, is_called) {
+            (true, _) => self.answered(),
+            (false, true) if known == NEVER => {
+                self.silent_from.store(second.saturating_add(SILENT_AFTER), Relaxed);
+            }
+            _ => {}
+        }
+        !is_live && !is_called && self.passed_by.swap(false, Relaxed)
+    }
+
+    /// There is a session with it.
+    pub(super) fn answered(&self) {
+        self.silent_from.store(NEVER, Relaxed);
+        self.passed_by.store(false, Relaxed);
     }
 
     /// Sets whether it understands partial checksums.

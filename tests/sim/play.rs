@@ -16,7 +16,6 @@ use super::ledger::Ledger;
 use super::world::{Acquaintance, DATA, Delivery, KEEPALIVE_LEN, LIMITS, RESPONSE, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use weft::switch::counters::Drop;
 use weft::switch::ids::{Place, PortId};
@@ -79,7 +78,7 @@ impl Snapshot {
             drops: Drop::ALL.iter().map(|&reason| host.dropped(reason)).collect(),
             data: host.sent[usize::from(DATA)],
             waiting: host.peers.values().map(|peer| peer.tunnel().waiting()).sum(),
-            tunnel_rx: host.switch.counters.tunnel_rx_frames.load(Relaxed),
+            tunnel_rx: host.switch.counters.tunnel_rx_frames.get(),
         }
     }
 
@@ -95,6 +94,8 @@ struct Fan {
     /// Packets for all peers together.
     packets: u64,
     drops: u64,
+    /// Those of the drops that are for want of anybody else in the network.
+    unheard: u64,
 }
 
 /// How a frame enters a switch.
@@ -306,9 +307,9 @@ impl Play {
         let last = units[units.len() - 1];
         self.world
             .note(|| format!("{mac} sends {to} {} bytes, gso {gso}, {kind:?} {} to {last:?}", frame.len(), flow.id));
-        let before = self.world.hosts[station.host].switch.counters.flooded_frames.load(Relaxed);
+        let before = self.world.hosts[station.host].switch.counters.flooded_frames.get();
         self.input(&station, vnet, &frame, &flow, Way::Port);
-        let flooded = self.world.hosts[station.host].switch.counters.flooded_frames.load(Relaxed) - before;
+        let flooded = self.world.hosts[station.host].switch.counters.flooded_frames.get() - before;
         if self.calm && self.stations.iter().any(|other| other.mac == to && other.vni == station.vni) {
             self.ensure(flooded == 0, || "known unicast was flooded", ());
         }
@@ -371,7 +372,7 @@ impl Play {
             Way::Announcement => {
                 self.world.announce(n, &port, frame);
                 // Nobody lost anything when nobody is there to hear it.
-                fan.drops = 0;
+                fan.drops -= fan.unheard;
             }
         }
         let after = Snapshot::of(&self.world, n);
@@ -382,7 +383,9 @@ impl Play {
             ports: deliveries.iter().map(|delivery| delivery.port).collect(),
             packets: sealed + after.waiting as u64 + displaced - before.waiting as u64,
             drops: after.drops_since(&before, Drop::ALL) - displaced,
+            unheard: 0,
         };
+        fan.unheard = 0;
         assert_eq!(found, fan, "seed {}: {station:?} to {}", self.seed, flow.destination);
         self.record(n, deliveries);
         self.check_bounds(n);
@@ -406,8 +409,11 @@ impl Play {
                 let ports: Vec<PortId> = here.map(|port| port.id).collect();
                 let has = |n: &usize| self.world.hosts[*n].ports.iter().any(|port| port.vni == station.vni);
                 let peers: Vec<usize> = host.peers.keys().copied().filter(has).collect();
-                let drops = u64::from(ports.is_empty() && peers.is_empty());
-                Fan { ports, packets: peers.into_iter().map(share).sum(), drops }
+                let unheard = u64::from(ports.is_empty() && peers.is_empty());
+                let (silent, rest): (Vec<usize>, Vec<usize>) =
+                    peers.into_iter().partition(|n| host.peers[n].is_silent(seconds));
+                let drops = unheard + silent.len() as u64;
+                Fan { ports, packets: rest.into_iter().map(share).sum(), drops, unheard }
             }
         }
     }

@@ -5,4 +5,5 @@ mod flood;
 mod recovery;
 mod roaming;
 mod sessions;
+mod silence;
 mod talk;

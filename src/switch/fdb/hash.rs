@@ -1,14 +1,14 @@
-//! The hash of the FDB's tables: keyed, because the addresses in it are chosen by strangers.
+//! The hash of the FDB's index: keyed, because the addresses in it are chosen by strangers.
 //!
-//! Whoever can predict the hash can send addresses that all fall into one bucket and turn each frame into a walk.
-//! SipHash would withstand more than that and costs about 15 ns a frame for it; here each word is mixed by one
-//! folded 64×64→128-bit multiplication (the step of wyhash) with secret words on both sides, about 2 ns. That is no
-//! cryptographic promise. It need not be one: a stranger sees neither hash values nor bucket order, and the bounds of
+//! Whoever can predict the hash can send addresses that all fall into one place and turn each frame into a walk.
+//! SipHash would withstand more than that and costs about 15 ns a frame for it; here network and address are mixed by
+//! two folded 64×64→128-bit multiplications (the step of wyhash) with secret words on both sides, about 2 ns. That is no
+//! cryptographic promise. It need not be one: a stranger sees neither hash values nor the order of cells, and the bounds of
 //! the FDB cap how many addresses anybody can place.
 
-use std::hash::{BuildHasher, Hasher};
+use crate::wire::ethernet::Mac;
 
-/// Makes [`KeyedHasher`]s of one secret.
+/// The hash of one secret.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Keyed {
     start: u64,
@@ -26,84 +26,54 @@ impl Keyed {
         };
         Self { start: word(1), step: word(2) }
     }
-}
 
-impl BuildHasher for Keyed {
-    type Hasher = KeyedHasher;
-    fn build_hasher(&self) -> KeyedHasher {
-        KeyedHasher { state: self.start, step: self.step }
+    /// The hash of a station of a network.
+    pub(super) fn station(&self, vni: u32, mac: Mac) -> u32 {
+        let [a, b, c, d, e, f] = mac.0;
+        let mac = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        // The first factor tells addresses apart, the second the networks of one address.
+        let mixed = folded(self.start ^ mac, self.step ^ mac.rotate_left(32) ^ u64::from(vni));
+        // Once more, so that the low bits, which choose a cell, depend on every bit of both.
+        (folded(mixed, self.step | 1) >> 32) as u32
     }
 }
 
-/// See the head of this file.
-#[derive(Debug)]
-pub(super) struct KeyedHasher {
-    state: u64,
-    step: u64,
-}
-
-impl Hasher for KeyedHasher {
-    fn write_u64(&mut self, word: u64) {
-        let product = u128::from(self.state ^ word) * u128::from(self.step ^ word.rotate_left(32));
-        self.state = (product as u64) ^ ((product >> 64) as u64);
-        self.step = self.step.rotate_left(23) ^ 0xa076_1d64_78bd_642f;
-    }
-
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(u64::from(word));
-    }
-
-    fn write_usize(&mut self, word: usize) {
-        self.write_u64(word as u64);
-    }
-
-    fn write_isize(&mut self, word: isize) {
-        self.write_u64(word as u64);
-    }
-
-    /// Seven bytes a word; the eighth holds their number, so that no padding looks like data.
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(7) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            word[7] = chunk.len() as u8;
-            self.write_u64(u64::from_le_bytes(word));
-        }
-    }
-
-    /// One more multiplication, so that the low and the high bits a table uses depend on every bit of the key.
-    fn finish(&self) -> u64 {
-        let product = u128::from(self.state) * u128::from(self.step | 1);
-        (product as u64) ^ ((product >> 64) as u64)
-    }
+fn folded(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product as u64) ^ ((product >> 64) as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ethernet::Mac;
     use std::collections::HashSet;
 
     #[test]
     fn neighbouring_addresses_spread_over_both_ends_of_the_hash() {
         let keyed = Keyed::new(7);
-        let hashes: Vec<u64> = (0..65_536_u32)
-            .map(|n| {
-                let [_, a, b, c] = n.to_be_bytes();
-                keyed.hash_one(Mac([2, 0x42, 0, a, b, c]))
-            })
-            .collect();
+        let station = |n: u32| {
+            let [_, a, b, c] = n.to_be_bytes();
+            keyed.station(7, Mac([2, 0x42, 0, a, b, c]))
+        };
+        let hashes: Vec<u32> = (0..65_536_u32).map(station).collect();
         // 65,536 balls in 65,536 boxes leave about 63 % of the boxes used; in 128 boxes all are used evenly.
-        let low: HashSet<u64> = hashes.iter().map(|h| h & 0xffff).collect();
+        let low: HashSet<u32> = hashes.iter().map(|h| h & 0xffff).collect();
         assert!(low.len() > 40_000, "{}", low.len());
         let mut high = [0_u32; 128];
-        hashes.iter().for_each(|h| high[(h >> 57) as usize] += 1);
+        hashes.iter().for_each(|h| high[(h >> 25) as usize] += 1);
         assert!(high.iter().all(|n| (300..800).contains(n)), "{high:?}");
+    }
+
+    #[test]
+    fn one_address_in_many_networks_spreads_as_well() {
+        let keyed = Keyed::new(7);
+        let low: HashSet<u32> = (0..65_536).map(|vni| keyed.station(vni, Mac([2; 6])) & 0xffff).collect();
+        assert!(low.len() > 40_000, "{}", low.len());
     }
 
     #[test]
     fn another_seed_is_another_order() {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        assert_ne!(Keyed::new(1).hash_one(mac), Keyed::new(2).hash_one(mac));
+        assert_ne!(Keyed::new(1).station(1, mac), Keyed::new(2).station(1, mac));
     }
 }

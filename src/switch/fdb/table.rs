@@ -1,23 +1,25 @@
 //! The table behind the lock: entries, who owns how many, and in which order they give way.
 //!
 //! ```text
-//!   networks: VNI ─► ageing time, MAC ─► slot        stations: [ slot 0 | slot 1 | slot 2 | … ]
+//!   index:    (VNI, MAC) ─► slot                     stations: [ slot 0 | slot 1 | slot 2 | … ]
+//!   networks: VNI ─► ageing time, length
 //!   owners:   place ─► length, head ─► oldest slot ⇄ … ⇄ newest slot ◄─ tail
 //!   sizes:    (length, place), ordered: the last owns the most
 //! ```
 //!
-//! What stays true: every slot is either free or reachable from exactly one network; a dynamic station is linked in
+//! What stays true: every slot is either free or in the index once; a dynamic station is linked in
 //! the queue of its place, a static one in none; `sizes` holds every owner once, with its length, which is never 0.
 
 use super::hash::Keyed;
+use super::index::Index;
 use super::{DEFAULT_AGEING, Entry, FdbCounts, Limits, Source};
-use crate::switch::ids::Place;
+use crate::switch::ids::{IdMap, PeerId, Place, PortId};
 use crate::wire::ethernet::Mac;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// A position in `stations`.
-type Slot = u32;
+pub(super) type Slot = u32;
 
 /// No station: the end of a queue.
 const NONE: Slot = Slot::MAX;
@@ -30,7 +32,8 @@ pub(super) const SECOND_CHANCES: u32 = 32;
 pub(super) struct Table {
     keyed: Keyed,
     limits: Limits,
-    networks: HashMap<u32, Network, Keyed>,
+    networks: IdMap<u32, Network>,
+    index: Index,
     stations: Vec<Station>,
     free: Vec<Slot>,
     owners: BTreeMap<Place, Queue>,
@@ -44,23 +47,35 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Network {
     ageing: u32,
-    slots: HashMap<u64, Slot, Keyed>,
+    len: usize,
 }
 
+/// 32 bytes that never lie across two cache lines.
 #[derive(Debug)]
+#[repr(align(32))]
 struct Station {
     vni: u32,
     mac: Mac,
-    place: Place,
     is_static: bool,
-    /// Off when the slot is free.
-    in_use: bool,
+    /// Its place, in two fields because an enum of the two would take eight bytes.
+    kind: Kind,
+    id: u32,
     /// When it was last heard.
     heard: AtomicU32,
     /// What `heard` was when it was put at the end of its queue.
     queued: u32,
     older: Slot,
     newer: Slot,
+}
+
+const _: () = assert!(size_of::<Station>() == 32);
+
+/// What is in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Free,
+    AtPort,
+    AtPeer,
 }
 
 /// Dynamic entries of one place, oldest first.
@@ -77,7 +92,8 @@ impl Table {
         Self {
             keyed,
             limits,
-            networks: HashMap::with_hasher(keyed),
+            networks: IdMap::default(),
+            index: Index::new(),
             stations: Vec::new(),
             free: Vec::new(),
             owners: BTreeMap::new(),
@@ -97,24 +113,24 @@ impl Table {
         destination: Mac,
     ) -> (Option<Place>, Option<Source>) {
         let Some(network) = self.networks.get(&vni) else { return (None, None) };
-        (self.lookup_in(network, now, destination), self.judge_in(network, now, source, from))
+        (self.lookup_in(network, now, vni, destination), self.judge_in(network, now, vni, source, from))
     }
 
     pub(super) fn lookup(&self, now: u32, vni: u32, mac: Mac) -> Option<Place> {
-        self.lookup_in(self.networks.get(&vni)?, now, mac)
+        self.lookup_in(self.networks.get(&vni)?, now, vni, mac)
     }
 
-    fn lookup_in(&self, network: &Network, now: u32, mac: Mac) -> Option<Place> {
-        let station = &self.stations[*network.slots.get(&key(mac))? as usize];
-        (!station.is_expired(now, network.ageing)).then_some(station.place)
+    fn lookup_in(&self, network: &Network, now: u32, vni: u32, mac: Mac) -> Option<Place> {
+        let station = &self.stations[self.find(vni, mac)? as usize];
+        (!station.is_expired(now, network.ageing)).then(|| station.place())
     }
 
-    fn judge_in(&self, network: &Network, now: u32, mac: Mac, from: Place) -> Option<Source> {
-        let station = &self.stations[*network.slots.get(&key(mac))? as usize];
+    fn judge_in(&self, network: &Network, now: u32, vni: u32, mac: Mac, from: Place) -> Option<Source> {
+        let station = &self.stations[self.find(vni, mac)? as usize];
         if station.is_static {
-            return Some(if station.place == from { Source::Known } else { Source::Pinned });
+            return Some(if station.place() == from { Source::Known } else { Source::Pinned });
         }
-        if station.place != from || station.is_expired(now, network.ageing) {
+        if station.place() != from || station.is_expired(now, network.ageing) {
             return None;
         }
         if station.heard.load(Relaxed) < now {
@@ -125,7 +141,8 @@ impl Table {
 
     /// Takes a source in. Judges once more, because another worker may have been faster.
     pub(super) fn learn(&mut self, now: u32, vni: u32, mac: Mac, from: Place) -> Source {
-        if let Some(source) = self.networks.get(&vni).and_then(|network| self.judge_in(network, now, mac, from)) {
+        if let Some(source) = self.networks.get(&vni).and_then(|network| self.judge_in(network, now, vni, mac, from))
+        {
             return source;
         }
         if self.limits.of(from) == 0 || self.limits.max_entries == 0 {
@@ -136,7 +153,7 @@ impl Table {
                 self.make_room_at(now, from);
                 self.unlink(slot);
                 let station = &mut self.stations[slot as usize];
-                station.place = from;
+                station.move_to(from);
                 station.heard.fetch_max(now, Relaxed);
                 self.link(slot);
                 self.counts.moved += 1;
@@ -167,7 +184,7 @@ impl Table {
     pub(super) fn remove_static(&mut self, vni: u32, mac: Mac, place: Place) {
         if let Some(slot) = self.find(vni, mac) {
             let station = &self.stations[slot as usize];
-            if station.is_static && station.place == place {
+            if station.is_static && station.place() == place {
                 self.remove(slot);
             }
         }
@@ -177,7 +194,7 @@ impl Table {
     pub(super) fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
         for slot in 0..self.stations.len() {
             let station = &self.stations[slot];
-            if station.in_use && !keep(&station.entry(0)) {
+            if station.is_in_use() && !keep(&station.entry(0)) {
                 self.remove(slot as Slot);
             }
         }
@@ -230,11 +247,11 @@ impl Table {
     }
 
     pub(super) fn len_of(&self, vni: u32) -> usize {
-        self.networks.get(&vni).map_or(0, |network| network.slots.len())
+        self.networks.get(&vni).map_or(0, |network| network.len)
     }
 
     pub(super) fn entries(&self, now: u32) -> impl Iterator<Item = Entry> {
-        let seen = move |&slot: &Slot| self.stations[slot as usize].in_use && !self.is_expired(now, slot);
+        let seen = move |&slot: &Slot| self.stations[slot as usize].is_in_use() && !self.is_expired(now, slot);
         (0..self.stations.len() as Slot).filter(seen).map(move |slot| self.stations[slot as usize].entry(now))
     }
 
@@ -284,25 +301,25 @@ impl Table {
     // Slots and queues.
 
     fn find(&self, vni: u32, mac: Mac) -> Option<Slot> {
-        self.networks.get(&vni)?.slots.get(&key(mac)).copied()
+        let is_it = |slot: Slot| self.stations.get(slot as usize).is_some_and(|s| s.mac == mac && s.vni == vni);
+        self.index.find(self.keyed.station(vni, mac), is_it)
     }
 
     fn is_expired(&self, now: u32, slot: Slot) -> bool {
-        let Some(station) = self.stations.get(slot as usize).filter(|station| station.in_use) else { return false };
+        let Some(station) = self.stations.get(slot as usize).filter(|station| station.is_in_use()) else {
+            return false;
+        };
         self.networks.get(&station.vni).is_some_and(|network| station.is_expired(now, network.ageing))
     }
 
     fn network(&mut self, vni: u32) -> &mut Network {
-        let keyed = self.keyed;
-        self.networks
-            .entry(vni)
-            .or_insert_with(|| Network { ageing: DEFAULT_AGEING, slots: HashMap::with_hasher(keyed) })
+        self.networks.entry(vni).or_insert(Network { ageing: DEFAULT_AGEING, len: 0 })
     }
 
     fn insert(&mut self, vni: u32, mac: Mac, place: Place, is_static: bool, now: u32) -> Slot {
         let heard = AtomicU32::new(now);
-        let station =
-            Station { vni, mac, place, is_static, in_use: true, heard, queued: now, older: NONE, newer: NONE };
+        let (kind, id) = Kind::of(place);
+        let station = Station { vni, mac, is_static, kind, id, heard, queued: now, older: NONE, newer: NONE };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.stations[slot as usize] = station;
@@ -313,7 +330,8 @@ impl Table {
                 (self.stations.len() - 1) as Slot
             }
         };
-        self.network(vni).slots.insert(key(mac), slot);
+        self.index.insert(self.keyed.station(vni, mac), slot);
+        self.network(vni).len += 1;
         slot
     }
 
@@ -322,15 +340,16 @@ impl Table {
             self.unlink(slot);
         }
         let station = &mut self.stations[slot as usize];
-        station.in_use = false;
+        station.kind = Kind::Free;
         let (vni, mac) = (station.vni, station.mac);
-        self.network(vni).slots.remove(&key(mac));
+        self.index.remove(self.keyed.station(vni, mac), slot);
+        self.network(vni).len -= 1;
         self.free.push(slot);
     }
 
     /// Puts a dynamic station at the end of its place's queue.
     fn link(&mut self, slot: Slot) {
-        let place = self.stations[slot as usize].place;
+        let place = self.stations[slot as usize].place();
         let queue = self.owners.entry(place).or_insert(Queue { head: NONE, tail: NONE, len: 0 });
         let station = &mut self.stations[slot as usize];
         station.queued = station.heard.load(Relaxed);
@@ -348,7 +367,8 @@ impl Table {
 
     /// Takes a dynamic station out of its place's queue.
     fn unlink(&mut self, slot: Slot) {
-        let Station { place, older, newer, .. } = self.stations[slot as usize];
+        let station = &self.stations[slot as usize];
+        let (place, older, newer) = (station.place(), station.older, station.newer);
         let Some(queue) = self.owners.get_mut(&place) else { return };
         match older {
             NONE => queue.head = newer,
@@ -369,7 +389,31 @@ impl Table {
     }
 }
 
+impl Kind {
+    fn of(place: Place) -> (Self, u32) {
+        match place {
+            Place::Port(PortId(id)) => (Self::AtPort, id),
+            Place::Peer(PeerId(id)) => (Self::AtPeer, id),
+        }
+    }
+}
+
 impl Station {
+    fn is_in_use(&self) -> bool {
+        self.kind != Kind::Free
+    }
+
+    fn place(&self) -> Place {
+        match self.kind {
+            Kind::AtPeer => Place::Peer(PeerId(self.id)),
+            Kind::AtPort | Kind::Free => Place::Port(PortId(self.id)),
+        }
+    }
+
+    fn move_to(&mut self, place: Place) {
+        (self.kind, self.id) = Kind::of(place);
+    }
+
     fn is_expired(&self, now: u32, ageing: u32) -> bool {
         !self.is_static && self.age(now) >= ageing
     }
@@ -380,12 +424,6 @@ impl Station {
 
     fn entry(&self, now: u32) -> Entry {
         let age = if self.is_static { 0 } else { self.age(now) };
-        Entry { vni: self.vni, mac: self.mac, place: self.place, is_static: self.is_static, age }
+        Entry { vni: self.vni, mac: self.mac, place: self.place(), is_static: self.is_static, age }
     }
-}
-
-/// A MAC address as the number it is.
-fn key(mac: Mac) -> u64 {
-    let [a, b, c, d, e, f] = mac.0;
-    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
 }
