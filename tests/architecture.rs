@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 /// Module → the modules of ours it may name. The same table as in `src/lib.rs`. `main.rs` and `lib.rs` stand above.
 const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &[]),
-    ("aead", &[]),
     ("config", &["wire"]),
-    ("switch", &["wire"]),
+    ("aead", &[]),
+    ("tunnel", &["aead", "wire"]),
+    ("switch", &["tunnel", "wire"]),
     ("mesh", &["wire"]),
-    ("control", &["mesh", "switch", "config", "wire"]),
-    ("io", &["control", "mesh", "switch", "config", "wire"]),
+    ("control", &["mesh", "switch", "tunnel", "config", "wire"]),
+    ("io", &["control", "mesh", "switch", "tunnel", "config", "wire"]),
     ("lab", &["io", "control", "config", "wire"]),
     ("cli", &["lab", "io", "control", "switch", "config", "wire"]),
 ];

@@ -54,8 +54,6 @@ drops! {
     TunnelQueueFull = "tunnel_queue_full",
     /// A packet waited for a session that was not made in time.
     TunnelQueueExpired = "tunnel_queue_expired",
-    /// The peer has no known endpoint.
-    NoEndpoint = "no_endpoint",
     /// The underlay socket's send buffer is full.
     SocketFull = "socket_full",
     /// A datagram was larger than the outgoing interface takes. Probes that look for a larger path MTU end here too.
