@@ -1,11 +1,11 @@
 //! Our tunnel and another implementation's: boringtun, unmodified, as the peer. Nothing of it is in the product.
 //!
-//! Both are values; between them datagrams are passed by hand, in virtual time (`sim/clock.rs`: boringtun reads clocks).
+//! Both are values; between them datagrams are passed by hand, in virtual time (`foreign/clock.rs`: boringtun reads clocks).
 //! wireguard-go, a program, is the peer in `interop.rs`.
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "sim/clock.rs"]
+#[path = "foreign/clock.rs"]
 mod clock;
 
 use boringtun::noise::rate_limiter::RateLimiter;
@@ -124,13 +124,22 @@ impl Pair {
                 other => panic!("{other:?}"),
             }
         }
-        let outcome = match claim {
+        match claim {
             Claim::Initiation => {
                 let called = self.gate.read(datagram).unwrap();
-                self.ours.answer(now, from, called, &mut reply)
+                // It may ask twice in one moment; the second time is no later than the first.
+                let Ok(length) = self.ours.answer(now, from, called, &mut reply) else { return };
+                self.send(0, &reply[..length]);
             }
-            Claim::Response(_) => self.ours.take_response(now, from, datagram, &mut reply),
-            Claim::Cookie(_) => return self.ours.take_cookie(now, datagram).unwrap(),
+            Claim::Response(_) => {
+                // Of two answers to initiations that crossed one may come too late.
+                let Ok(outcome) = self.ours.take_response(now, from, datagram, &mut reply) else { return };
+                self.send(0, &reply[..outcome.reply]);
+                if outcome.session_up {
+                    self.flush();
+                }
+            }
+            Claim::Cookie(_) => self.ours.take_cookie(now, datagram).unwrap(),
             Claim::Data(index) => {
                 let opener = self.ours.opener(now, index).expect("a session that we know");
                 let mut packet = vec![0; datagram.len() - OVERHEAD];
@@ -139,16 +148,10 @@ impl Pair {
                 if length > 0 {
                     self.heard[0].push(packet);
                 }
-                return if up {
-                    self.flush()
-                };
+                if up {
+                    self.flush();
+                }
             }
-        };
-        // Of two answers to initiations that crossed one may come too late.
-        let Ok(outcome) = outcome else { return };
-        self.send(0, &reply[..outcome.reply]);
-        if outcome.session_up {
-            self.flush();
         }
     }
 

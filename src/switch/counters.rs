@@ -69,7 +69,7 @@ drops! {
     UnknownSession = "unknown_session",
     /// A handshake message was not made with our public key, or came from nobody we know.
     HandshakeRefused = "handshake_refused",
-    /// A handshake message was answered with a cookie because too many arrive.
+    /// A handshake message was answered with a cookie, or dropped although it had one, because too many arrive.
     HandshakeLimited = "handshake_limited",
     /// A data message was not authentic.
     NotAuthentic = "not_authentic",

@@ -89,41 +89,48 @@ impl Switch {
         out: &mut impl Egress,
     ) -> Result<(), Drop> {
         let mut reply = [0; HANDSHAKE_ROOM];
-        if matches!(claim, Claim::Initiation | Claim::Response(_)) {
-            match self.gate.admit(now, from, datagram, &mut reply) {
-                Admission::Admitted => {}
-                Admission::Cookie(length) => {
-                    send(from, &reply[..length], out);
-                    return Err(Drop::HandshakeLimited);
-                }
-                Admission::Limited => return Err(Drop::HandshakeLimited),
-                Admission::Refused => return Err(Drop::HandshakeRefused),
-            }
-        }
         let by_index = |index| topology.peer_by_index(tunnel_of(index)).ok_or(Drop::UnknownSession);
-        let (peer, mut tunnel, outcome) = match claim {
+        match claim {
             Claim::Initiation => {
+                self.admit(now, from, datagram, &mut reply, out)?;
                 let called = self.gate.read(datagram).ok_or(Drop::HandshakeRefused)?;
                 let peer = topology.peer_by_key(&called.caller()).ok_or(Drop::HandshakeRefused)?;
-                let mut tunnel = peer.tunnel();
-                let outcome = tunnel.answer(now, from, called, &mut reply)?;
-                (peer, tunnel, outcome)
+                let length = peer.tunnel().answer(now, from, called, &mut reply)?;
+                send(from, &reply[..length], out);
             }
             Claim::Response(index) => {
                 let peer = by_index(index)?;
+                self.admit(now, from, datagram, &mut reply, out)?;
                 let mut tunnel = peer.tunnel();
                 let outcome = tunnel.take_response(now, from, datagram, &mut reply)?;
-                (peer, tunnel, outcome)
+                send(from, &reply[..outcome.reply], out);
+                if outcome.session_up {
+                    self.session_up(now, peer, &mut tunnel, out);
+                }
             }
-            Claim::Cookie(index) | Claim::Data(index) => {
-                return Ok(by_index(index)?.tunnel().take_cookie(now, datagram)?);
-            }
-        };
-        send(from, &reply[..outcome.reply], out);
-        if outcome.session_up {
-            self.session_up(now, peer, &mut tunnel, out);
+            Claim::Cookie(index) | Claim::Data(index) => by_index(index)?.tunnel().take_cookie(now, datagram)?,
         }
         Ok(())
+    }
+
+    /// Asks the gate whether a handshake message may cost something.
+    fn admit(
+        &self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        reply: &mut [u8; HANDSHAKE_ROOM],
+        out: &mut impl Egress,
+    ) -> Result<(), Drop> {
+        match self.gate.admit(now, from, datagram, reply) {
+            Admission::Admitted => Ok(()),
+            Admission::Refused => Err(Drop::HandshakeRefused),
+            Admission::Limited => Err(Drop::HandshakeLimited),
+            Admission::Cookie(length) => {
+                send(from, &reply[..length], out);
+                Err(Drop::HandshakeLimited)
+            }
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the datagram and everything it meets")]

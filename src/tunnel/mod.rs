@@ -34,6 +34,8 @@ mod keyring;
 mod macs;
 mod noise;
 mod session;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod waiting;
 mod window;
@@ -108,12 +110,12 @@ pub struct TunnelSettings {
     pub endpoints: Vec<SocketAddr>,
 }
 
-/// What came out of a handshake message.
+/// What a response led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeOutcome {
-    /// Bytes of `reply` to send back to where the message came from; 0 is none.
+    /// Bytes of `reply` to send back to where it came from.
     pub reply: usize,
-    /// A session became usable by this message: send what waits.
+    /// There was no live session before: send what waits.
     pub session_up: bool,
 }
 
@@ -249,8 +251,8 @@ impl Tunnel {
         Some(INITIATION_LEN)
     }
 
-    /// Answers an initiation that names this peer, see [`Gate::read`]. The session that it makes is not live until the
-    /// peer uses it.
+    /// Answers an initiation that names this peer, see [`Gate::read`]; returns the response's length. The session that it
+    /// makes is not live until the peer uses it.
     ///
     /// # Errors
     /// [`Refusal::Handshake`] when it is not the peer's, or not later than the last one.
@@ -260,7 +262,7 @@ impl Tunnel {
         from: SocketAddr,
         mut called: Called,
         reply: &mut [u8; HANDSHAKE_ROOM],
-    ) -> Result<HandshakeOutcome, Refusal> {
+    ) -> Result<usize, Refusal> {
         let timestamp = called.authenticate(&self.parties).ok_or(Refusal::Handshake)?;
         if timestamp <= self.called {
             return Err(Refusal::Handshake);
@@ -274,7 +276,7 @@ impl Tunnel {
         self.add_session(now, &keys, ours, theirs, false);
         self.endpoint = Some(from);
         self.timers.shook(now);
-        Ok(HandshakeOutcome { reply: RESPONSE_LEN, session_up: false })
+        Ok(RESPONSE_LEN)
     }
 
     /// Takes the response to an initiation of ours. The reply is a keepalive, which tells the peer that the session is

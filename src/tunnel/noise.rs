@@ -298,6 +298,20 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_are_the_ones_that_the_paper_s_formulas_give() {
+        // Computed from the paper's formulas in Python, with X25519 and ChaCha20-Poly1305 written from their RFCs.
+        let [one, two] = parties(Some([9; 32]));
+        let (initiation, response, keys, _) = handshake(&one, &two).unwrap();
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let digest = |bytes: &[u8]| hex(&Blake2s256::digest(bytes));
+        let expected = "5b86759e066c01f968813b571dec2df920b9a2fa11fa22538d9b42c869792d43";
+        assert_eq!(digest(&initiation[..116]), expected);
+        assert_eq!(digest(&response[..60]), "810f597785ec002cde8359741805fba4b55220659e4e6a0ac591d3ab656aa5ec");
+        assert_eq!(hex(&keys.send[..]), "7fa87c8068ca4fcf31579de1f55f32e490624891156deab4cc6aee5afdbf885e");
+        assert_eq!(hex(&keys.receive[..]), "4ec92823c39378b09fe52f38097cb45021e6ffddd142590a1eebab042d12458b");
+    }
+
+    #[test]
     fn the_hmac_is_the_one_of_rfc_2104() {
         // Python: hmac.new(b"key", b"The quick brown fox jumps over the lazy dog", hashlib.blake2s)
         let expected = "f93215bb90d4af4c3061cd932fb169fb8bb8a91d0b4022baea1271e1323cd9a0";

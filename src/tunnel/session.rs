@@ -63,6 +63,12 @@ impl Sealer {
         Some(length)
     }
 
+    /// As if so much had been sealed.
+    #[cfg(test)]
+    pub(super) fn spend(&self, counter: u64) {
+        self.counter.store(counter, Relaxed);
+    }
+
     /// Whether so much was sealed that the session should be renewed.
     pub(super) fn is_worn(&self) -> bool {
         self.counter.load(Relaxed) >= REKEY_AFTER_MESSAGES
@@ -168,11 +174,11 @@ mod tests {
     #[test]
     fn a_session_ends_before_its_counter_does() {
         let (sealer, opener) = pair();
-        sealer.counter.store(REKEY_AFTER_MESSAGES - 1, Relaxed);
+        sealer.spend(REKEY_AFTER_MESSAGES - 1);
         assert!(!sealer.is_worn());
         let _ = sealed(&sealer, b"a");
         assert!(sealer.is_worn() && !sealer.is_exhausted());
-        sealer.counter.store(REJECT_AFTER_MESSAGES - 1, Relaxed);
+        sealer.spend(REJECT_AFTER_MESSAGES - 1);
         let last = sealed(&sealer, b"the last");
         assert_eq!(opener.open(&last, &mut [0; 64]), Ok(8));
         for _ in 0..20_000 {

@@ -79,15 +79,15 @@ impl Member {
                 }
                 Some(claim @ (Claim::Initiation | Claim::Response(_))) => {
                     let mut reply = [0; HANDSHAKE_ROOM];
-                    let outcome = match claim {
+                    let length = match claim {
                         Claim::Initiation => {
                             let Some(called) = self.gate.read(datagram) else { continue };
                             self.tunnel.answer(now, from, called, &mut reply)
                         }
-                        _ => self.tunnel.take_response(now, from, datagram, &mut reply),
+                        _ => self.tunnel.take_response(now, from, datagram, &mut reply).map(|outcome| outcome.reply),
                     };
-                    if let Ok(outcome) = outcome {
-                        self.socket.send_to(&reply[..outcome.reply], from).unwrap();
+                    if let Ok(length) = length {
+                        self.socket.send_to(&reply[..length], from).unwrap();
                     }
                     if self.tunnel.is_live() {
                         return;
