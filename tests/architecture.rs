@@ -9,16 +9,22 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("config", &["wire"]),
-    ("switch", &["wire"]),
+    ("aead", &[]),
+    ("tunnel", &["aead", "wire"]),
+    ("switch", &["tunnel", "wire"]),
     ("mesh", &["wire"]),
-    ("control", &["mesh", "switch", "config", "wire"]),
-    ("io", &["control", "mesh", "switch", "config", "wire"]),
+    ("control", &["mesh", "switch", "tunnel", "config", "wire"]),
+    ("io", &["control", "mesh", "switch", "tunnel", "config", "wire"]),
     ("lab", &["io", "control", "config", "wire"]),
     ("cli", &["lab", "io", "control", "switch", "config", "wire"]),
 ];
 
 /// Where the world may be touched.
 const SHELLS: &[&str] = &["io", "lab"];
+
+/// Modules with one thing of [`WORLD`], and why. Vector instructions run only on processors that have them: calling a
+/// function made of them is `unsafe`, and touches nothing outside.
+const EXCEPTIONS: &[(&str, &str)] = &[("aead", "unsafe")];
 
 /// What touches it, and what to do instead.
 const WORLD: &[(&str, &str)] = &[
@@ -72,8 +78,9 @@ fn only_io_and_lab_touch_the_world() {
     for source in sources().iter().filter(|source| !SHELLS.contains(&source.module.as_str())) {
         let is_test = source.path.ends_with("/tests.rs") || source.path.ends_with("/testing.rs");
         let code = source.code.iter().take_while(|(_, text)| !is_test && text.trim() != "mod tests {");
+        let barred = WORLD.iter().filter(|(word, _)| !EXCEPTIONS.contains(&(source.module.as_str(), *word)));
         for (line, text) in code {
-            for (word, remedy) in WORLD.iter().filter(|(word, _)| has_word(text, word)) {
+            for (word, remedy) in barred.clone().filter(|(word, _)| has_word(text, word)) {
                 let _ = writeln!(wrong, "{}:{line}: {word} belongs to src/io or src/lab: {remedy}", source.path);
             }
         }

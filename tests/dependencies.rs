@@ -31,8 +31,8 @@ const LICENCES: &[&str] = &[
 /// Crates that the product has in several versions, and why that is so. To be removed when it is not.
 const SEVERAL_VERSIONS: &[(&str, &str)] = &[
     ("bitflags", "smoltcp is still at 1; the netlink crates, nix and rustix are at 2"),
-    ("getrandom", "boringtun's cryptography (rand_core 0.6, ring) is at 0.2; ours is the current one"),
-    ("rand_core", "boringtun's cryptography is at 0.6; getrandom has the current one"),
+    ("getrandom", "the curve and ring (by rand_core 0.6) are at 0.2; ours is the current one"),
+    ("rand_core", "x25519-dalek is at 0.6; getrandom has the current one"),
     ("syn", "derive macros change over from 2 to 3 one by one; only the compiler runs it"),
 ];
 

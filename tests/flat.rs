@@ -119,7 +119,7 @@ fn workload() {
 
 /// A port of the near host sends.
 fn out(host: &Host, world: &World, frame: &mut Frame) {
-    let mut worker = Worker::new(0);
+    let mut worker = Worker::new();
     // Once before: first times make buffers.
     host.send(world.now, 0, frame, &mut worker);
     worker.out.clear();
@@ -135,13 +135,13 @@ fn out(host: &Host, world: &World, frame: &mut Frame) {
 
 /// A port of the far host sends, and the near one receives.
 fn into(world: &World, frame: &mut Frame) {
-    let (mut here, mut there) = (Worker::new(0), Worker::new(1));
+    let (mut here, mut there) = (Worker::new(), Worker::new());
     let mut send = |there: &mut Worker| world.far[0].send(world.now, 0, frame, there);
     send(&mut there);
     world.near.underlay(world.now, &world.far[0], &mut there, &mut here);
     let mut trains: Vec<Worker> = Vec::new();
     for n in 0..FRAMES {
-        let mut train = Worker::new(n as usize);
+        let mut train = Worker::new();
         send(&mut train);
         trains.push(train);
     }

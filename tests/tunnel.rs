@@ -1,12 +1,7 @@
-//! The tunnel against what boringtun 0.7.1 gets wrong, and against strangers: real switches, virtual time.
-//!
-//! Each defect that the header of `src/switch/tunnel.rs` lists has a test here that shows it does not bite. Hours pass in
-//! milliseconds, see `sim/clock.rs`.
+//! The tunnel: sessions over hours and outages, and strangers. Real switches, virtual time: hours pass in milliseconds.
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "sim/clock.rs"]
-mod clock;
 #[allow(dead_code, reason = "the simulation uses the rest")]
 #[path = "sim/rng.rs"]
 mod rng;

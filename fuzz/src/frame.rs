@@ -30,7 +30,7 @@ pub fn run(data: &[u8]) {
         let (Some(limit), Some(settings)) = (input.word(), input.byte()) else { return };
         // From the smallest path to the largest a peer can have.
         let limit = 1200 + usize::from(limit) % 8000;
-        world.a.peer.set_inner_limit(limit);
+        world.a.peer.set_limits(limit, limit);
         world.a.peer.set_takes_partial(settings & 1 != 0);
         let (mut before, mut expected, mut bytes) = (Draft::default(), Expected::default(), 0);
         for _ in 0..MAX_RECORDS {

@@ -7,6 +7,7 @@
 //! | target         | whose bytes                                                    |
 //! |----------------|----------------------------------------------------------------|
 //! | `datagram`     | anyone's, on the UDP port                                      |
+//! | `handshake`    | anyone's, as far as the gate lets them: what a tunnel opens      |
 //! | `inner_packet` | an authenticated but hostile peer's, out of its tunnel         |
 //! | `fragment`     | the same peer's, in pieces and over time                       |
 //! | `frame`        | a container's, from a TAP, and what two switches make of them  |
@@ -22,6 +23,7 @@ pub mod datagram;
 mod draft;
 pub mod fragment;
 pub mod frame;
+pub mod handshake;
 pub mod inner_packet;
 mod input;
 pub mod merge;
@@ -38,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("datagram", datagram::run),
     ("fragment", fragment::run),
     ("frame", frame::run),
+    ("handshake", handshake::run),
     ("inner_packet", inner_packet::run),
     ("merge", merge::run),
     ("request", request::run),

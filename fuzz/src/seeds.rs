@@ -35,6 +35,7 @@ pub fn all() -> Vec<Seed> {
     datagrams(&mut add);
     fragments(&mut add);
     frames(&mut add);
+    handshakes(&mut add);
     inner_packets(&mut add);
     merges(&mut add);
     requests(&mut add);
@@ -54,7 +55,10 @@ fn configs(add: &mut Add<'_>) {
         "node",
         &["[node]\nname = 'a'\nlisten_port = 1\nworkers = 2\nlog = 'debug'\ntunnel_address = '100.64.0.9'\n"],
     );
-    config("offload", &["[offload]\ntap_checksum = false\nudp_gro = false\n[fdb]\nmax_entries = 128\n"]);
+    config(
+        "offload",
+        &["[offload]\ntap_checksum = false\nudp_gro = false\navx512 = false\n[fdb]\nmax_entries = 128\n"],
+    );
     config("peer", &[peer, "endpoints = ['192.0.2.1:51820', '[2001:db8::1]:1', 'b.example:9']\nkeepalive = 25\n"]);
     config("preshared", &[peer, "preshared_key_file = '/psk/beta'\npath_mtu = 1420\nnetworks = ['blue']\n", network]);
     config("network", &[network, "subnets = ['10.0.0.0/8', 'fd00::/64']\nmtu = 9000\nageing = 60\n"]);
@@ -93,6 +97,23 @@ fn datagrams(add: &mut Add<'_>) {
     add("datagram", "recorded", [whole(2, 0), whole(2, 1), whole(2, 2)].concat());
     add("datagram", "recorded-damaged", vec![2, 0, 0xff, 0xff, 0, 120, 1, 2, 1, 0, 91, 0, 0, 0]);
     add("datagram", "stranger", [whole(3, 0), whole(7, 0)].concat());
+}
+
+fn handshakes(add: &mut Add<'_>) {
+    // Which message, cut, place, flip: see `handshake`.
+    let whole = |what: u8| vec![what, 0xff, 0xff, 0, 0, 0];
+    let flipped = |what: u8, at: u16| [&[what, 0xff, 0xff][..], &at.to_be_bytes(), &[1]].concat();
+    let cut = |what: u8, length: u16| [&[what][..], &length.to_be_bytes(), &[0, 0, 0]].concat();
+    let raw =
+        |what: u8, length: u16| [&[what | 4][..], &length.to_be_bytes(), &vec![what + 1; length.into()]].concat();
+    for (what, name) in (0..).zip(["initiation", "response", "cookie", "data"]) {
+        add("handshake", name, [whole(what), whole(what)].concat());
+        let places = [0, 4, 8, 20, 40, 50].into_iter().flat_map(|at| flipped(what, at));
+        add("handshake", &format!("{name}-damaged"), places.collect());
+    }
+    add("handshake", "all", (0..4).chain(0..4).flat_map(whole).collect());
+    add("handshake", "cut", [cut(0, 147), cut(1, 91), cut(2, 63), cut(3, 71), cut(3, 15), cut(3, 0)].concat());
+    add("handshake", "garbage", [raw(0, 148), raw(1, 92), raw(2, 64), raw(3, 80), raw(3, 2000)].concat());
 }
 
 fn fragments(add: &mut Add<'_>) {

@@ -10,18 +10,18 @@
 //! two costs a handshake, so they outlive a run; what one run leaves behind is cleared before the next, so that each
 //! run does the same again when it is repeated.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use weft::switch::counters::{Drop, Flow};
 use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
 use weft::switch::staging::{Merge, Staging};
 use weft::switch::topology::{Network, Peer, Port, Topology};
-use weft::switch::tunnel::{Gate, HANDSHAKE_ROOM, TunnelSettings};
 use weft::switch::{Egress, Event, Switch};
+use weft::tunnel::{Engine, Gate, GateSettings, OVERHEAD, TunnelSettings};
 use weft::wire::ethernet::Mac;
 use weft::wire::key::Secret;
 use weft::wire::vnet::{self, VnetHeader};
@@ -79,13 +79,14 @@ pub struct Member {
     pub underlay: SocketAddr,
     pub staging: Staging,
     pub out: Outbox,
+    private: Secret,
     seen: Vec<u64>,
 }
 
 impl Member {
     fn new(me: u8, other: u8, now: Instant) -> Self {
-        let (private, theirs) = (Secret::private([me; 32]), Secret::private([other; 32]));
-        let gate = Gate::new(&private);
+        let (secret, theirs) = (Secret::private([me; 32]), Secret::private([other; 32]));
+        let gate = gate(&secret, now);
         let settings = TunnelSettings {
             peer: theirs.public_key(),
             preshared_key: None,
@@ -126,7 +127,17 @@ impl Member {
         switch.fdb.insert_static(SHARED, REMOTE, remote);
         let staging = Staging::new(640 * 1024, Merge::TcpAndUdp);
         let out = Outbox::default();
-        Self { switch, ports, peer, address, underlay: underlay(me), staging, out, seen: vec![0; Drop::ALL.len()] }
+        Self {
+            switch,
+            ports,
+            peer,
+            address,
+            underlay: underlay(me),
+            staging,
+            out,
+            private: secret,
+            seen: vec![0; Drop::ALL.len()],
+        }
     }
 
     /// Drops counted since this was last asked.
@@ -149,9 +160,9 @@ impl Member {
 
     /// A datagram with `packet` for the other member.
     pub fn seal(&self, now: Instant, packet: &[u8]) -> Vec<u8> {
-        let mut datagram = vec![0; (packet.len() + weft::wire::WIREGUARD_OVERHEAD).max(HANDSHAKE_ROOM)];
-        let length = self.peer.tunnel().seal(now, packet, &mut datagram).expect("the tunnel is live");
-        datagram.truncate(length);
+        let mut datagram = vec![0; packet.len() + OVERHEAD];
+        let (sealer, _) = self.peer.tunnel().outgoing(now).expect("the tunnel is live");
+        assert_eq!(sealer.seal(packet, &mut datagram), Some(datagram.len()));
         datagram
     }
 
@@ -171,15 +182,30 @@ impl Member {
         (counters.tunnel_tx_frames.get(), counters.tunnel_rx_frames.get())
     }
 
-    fn clear(&mut self) {
+    fn clear(&mut self, now: Instant) {
+        // Time stands still: the next run's handshakes would meet a gate that has admitted enough in this second.
+        self.switch.gate = gate(&self.private, now);
         self.flush();
         self.out = Outbox::default();
         self.switch.fdb.flush_dynamic(None);
-        self.peer.tunnel().reassembler = weft::wire::fragment::Reassembler::default();
-        self.peer.set_inner_limit(1440);
+        *self.peer.reassembler() = weft::wire::fragment::Reassembler::default();
+        self.peer.set_limits(1440, 1440);
         self.peer.set_takes_partial(false);
         self.drops();
     }
+}
+
+/// A gate whose tunnels do the same in every run.
+pub fn gate(private: &Secret, now: Instant) -> Gate {
+    thread_local! { static DRAWN: Cell<u8> = const { Cell::new(0) } }
+    let random = |bytes: &mut [u8]| {
+        bytes.iter_mut().for_each(|byte| {
+            DRAWN.set(DRAWN.get().wrapping_mul(5).wrapping_add(77));
+            *byte = DRAWN.get();
+        });
+    };
+    let unix_time = Duration::from_secs(1_700_000_000);
+    Gate::new(private, GateSettings { engine: Engine::fastest(), random, now, unix_time })
 }
 
 /// An address in the underlay.
@@ -201,7 +227,7 @@ impl World {
         let now = Instant::now();
         let mut world = Self { a: Member::new(1, 2, now), b: Member::new(2, 1, now), now, recorded: Vec::new() };
         let Self { a, b, recorded, .. } = &mut world;
-        a.switch.connect(&a.peer, &mut a.out);
+        a.switch.connect(now, &a.peer, &mut a.out);
         while !(a.out.sent.is_empty() && b.out.sent.is_empty()) {
             for (_, datagram) in std::mem::take(&mut a.out.sent) {
                 b.input(now, a.underlay, &datagram, datagram.len());
@@ -225,8 +251,8 @@ impl World {
         // B believes A to be where it last heard it, which a run may have moved.
         let keepalive = world.a.seal(world.now, &[]);
         world.b.input(world.now, world.a.underlay, &keepalive, keepalive.len());
-        world.a.clear();
-        world.b.clear();
+        world.a.clear(world.now);
+        world.b.clear(world.now);
         body(&mut world);
         WORLD.set(Some(world));
     }

@@ -27,7 +27,7 @@ const DEFAULT_NAME: &str = "lab";
 /// How long a ping may take.
 const PING_PATIENCE: Duration = Duration::from_secs(5);
 /// Keys of `[offload]`.
-const OFFLOADS: [&str; 6] = ["tap_checksum", "tap_tso", "tap_uso", "merge", "udp_segment", "udp_gro"];
+const OFFLOADS: [&str; 7] = ["tap_checksum", "tap_tso", "tap_uso", "merge", "udp_segment", "udp_gro", "avx512"];
 
 /// Hosts and containers on this one machine, to try weft with. Without a command: the tour.
 #[derive(Debug, Args)]

@@ -108,6 +108,7 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
         ("offload.merge", x.merge != y.merge),
         ("offload.udp_segment", x.udp_segment != y.udp_segment),
         ("offload.udp_gro", x.udp_gro != y.udp_gro),
+        ("offload.avx512", x.avx512 != y.avx512),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)

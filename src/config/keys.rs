@@ -204,6 +204,7 @@ pub const OFFLOAD: Table = Table {
         ),
         switch("udp_segment", "Many datagrams to one endpoint leave in one system call (UDP_SEGMENT)."),
         switch("udp_gro", "Many datagrams of one endpoint arrive in one system call (UDP_GRO)."),
+        switch("avx512", "Packets are encrypted with AVX-512 instructions, where the processor has them."),
     ],
 };
 

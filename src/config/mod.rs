@@ -96,6 +96,8 @@ pub struct Offload {
     pub udp_segment: bool,
     /// Many datagrams of one endpoint arrive in one syscall (UDP_GRO).
     pub udp_gro: bool,
+    /// Packets are encrypted with AVX-512 instructions.
+    pub avx512: bool,
 }
 
 /// `[fdb]`: bounds on what strangers can make us remember. Reloadable.

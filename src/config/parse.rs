@@ -214,6 +214,7 @@ impl<'t> Walk<'t> {
             merge: section.boolean(report, "merge"),
             udp_segment: section.boolean(report, "udp_segment"),
             udp_gro: section.boolean(report, "udp_gro"),
+            avx512: section.boolean(report, "avx512"),
         }
     }
 

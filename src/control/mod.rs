@@ -31,7 +31,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often [`Control::tick`] wants to be called: boringtun's timers are made for it.
+/// How often [`Control::tick`] wants to be called: the tunnels' timers are made for it.
 pub const TICK: Duration = Duration::from_millis(250);
 
 /// How often peers without a session are called again, traffic or not: an outage of any length ends within this and one
@@ -175,7 +175,7 @@ impl<H: Host> Control<H> {
         control.apply_networks(now);
         control.seek();
         control.resolve();
-        control.connect_all();
+        control.connect_all(now);
         control
     }
 
@@ -271,7 +271,7 @@ impl<H: Host> Control<H> {
             self.resolve();
             if now >= self.next_call {
                 self.next_call = now + CALL_AGAIN;
-                self.connect_all();
+                self.connect_all(now);
             }
         }
         self.watch_tunnels(now);

@@ -5,7 +5,7 @@ use crate::config::{self, Endpoint};
 use crate::mesh::{Link, Output};
 use crate::switch::ids::PeerId;
 use crate::switch::topology::Peer;
-use crate::switch::tunnel::TunnelSettings;
+use crate::tunnel::TunnelSettings;
 use crate::wire::message::PARTIAL_CHECKSUM;
 use crate::wire::{UNDERLAY_OVERHEAD_V4, UNDERLAY_OVERHEAD_V6};
 use std::collections::BTreeMap;
@@ -102,7 +102,7 @@ impl<H: Host> Control<H> {
     }
 
     /// A name of the file's endpoints resolved to these addresses.
-    pub fn resolved(&mut self, name: (String, u16), addresses: Vec<SocketAddr>) {
+    pub fn resolved(&mut self, now: Instant, name: (String, u16), addresses: Vec<SocketAddr>) {
         let asked = self.lookups.iter().any(|lookup| lookup.name == name);
         if !asked || self.resolved.get(&name) == Some(&addresses) {
             return;
@@ -113,7 +113,7 @@ impl<H: Host> Control<H> {
         let wanted = Endpoint::Name(name.0, name.1);
         for entry in self.peers.values().filter(|entry| entry.config.endpoints.contains(&wanted)) {
             entry.peer.tunnel().set_endpoints(self.addresses_of(&entry.config.endpoints));
-            self.switch.connect(&entry.peer, self.host.out());
+            self.switch.connect(now, &entry.peer, self.host.out());
         }
     }
 
@@ -126,9 +126,9 @@ impl<H: Host> Control<H> {
 
     /// Begins a session with every peer that has an endpoint, so that `weft peers` shows what works before traffic
     /// asks for it.
-    pub(super) fn connect_all(&mut self) {
+    pub(super) fn connect_all(&mut self, now: Instant) {
         for entry in self.peers.values() {
-            self.switch.connect(&entry.peer, self.host.out());
+            self.switch.connect(now, &entry.peer, self.host.out());
         }
     }
 

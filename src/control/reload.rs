@@ -96,7 +96,7 @@ impl<H: Host> Control<H> {
         self.seek();
         self.resolve();
         self.apply_endpoints();
-        self.connect_all();
+        self.connect_all(now);
         self.run_mesh(now);
     }
 

@@ -11,8 +11,9 @@ use crate::config::parse::{Defaults, parse};
 use crate::config::{Config, LogLevel, Target};
 use crate::switch::ids::{Place, PortId};
 use crate::switch::topology::Topology;
-use crate::switch::tunnel::Gate;
 use crate::switch::{Egress, Event, Switch};
+use crate::tunnel::Engine;
+use crate::tunnel::{Gate, GateSettings};
 use crate::wire::announce;
 use crate::wire::ethernet::Mac;
 use crate::wire::key::Secret;
@@ -150,7 +151,9 @@ impl Plane {
         let private = Secret::private([7; 32]);
         let identity = Identity { key: private.public_key(), address: private.public_key().tunnel_address() };
         let topology = Topology::new(identity.address, Vec::new(), &[]);
-        let switch = Arc::new(Switch::new(Gate::new(&private), topology, limits(config.fdb), 1, now));
+        let (engine, random) = (Engine::Ring, |bytes: &mut [u8]| bytes.fill(1));
+        let gate = GateSettings { engine, random, now, unix_time: Duration::ZERO };
+        let switch = Arc::new(Switch::new(Gate::new(&private, gate), topology, limits(config.fdb), 1, now));
         let host = Fake {
             file: Ok(config.clone()),
             ports: BTreeMap::new(),
@@ -533,22 +536,22 @@ fn a_name_is_pressing_while_its_peer_is_called_in_vain() {
 
     let (first, second): (SocketAddr, SocketAddr) =
         ("192.0.2.1:5".parse().unwrap(), "[2001:db8::2]:5".parse().unwrap());
-    plane.control.resolved(name.clone(), vec![first]);
+    plane.control.resolved(plane.now, name.clone(), vec![first]);
     assert_eq!(plane.control.host.out.datagrams, [first]);
     plane.pass(Duration::from_secs(2));
     assert_eq!(plane.control.host.lookups, lookup(true));
     assert_eq!(plane.peers()[0].state, "handshake");
     // The same answer again is none; another one is where the next call goes.
     plane.control.host.out.datagrams.clear();
-    plane.control.resolved(name.clone(), vec![first]);
+    plane.control.resolved(plane.now, name.clone(), vec![first]);
     assert!(plane.control.host.out.datagrams.is_empty());
-    plane.control.resolved(name.clone(), vec![second]);
+    plane.control.resolved(plane.now, name.clone(), vec![second]);
     assert_eq!(plane.peers()[0].endpoints, ["beta.example:5 ([2001:db8::2]:5)"]);
 
     // Nobody asks any more; an answer that was on its way is for nobody.
     plane.reload(FILE).unwrap();
     assert!(plane.control.host.lookups.is_empty());
     plane.control.host.out.datagrams.clear();
-    plane.control.resolved(name, vec![first]);
+    plane.control.resolved(plane.now, name, vec![first]);
     assert!(plane.control.host.out.datagrams.is_empty());
 }

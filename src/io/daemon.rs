@@ -18,7 +18,7 @@ use super::store::Store;
 use super::tap::{self, TapOffload};
 use super::udp::{UdpOffload, UdpSockets};
 use super::worker::Worker;
-use super::{configfile, keyfile, limits, log, random};
+use super::{configfile, gate_settings, keyfile, limits, log, random};
 use crate::config::{Config, check_identity};
 use crate::control::reload::limits;
 use crate::control::request::{Request, Response};
@@ -26,7 +26,8 @@ use crate::control::{Control, Identity, MachineReport, TICK};
 use crate::switch::Switch;
 use crate::switch::staging::Merge;
 use crate::switch::topology::Topology;
-use crate::switch::tunnel::Gate;
+use crate::tunnel::Engine;
+use crate::tunnel::Gate;
 use crate::wire::key::Secret;
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, bounded, select};
@@ -119,7 +120,13 @@ fn start(
         ));
     }
     let topology = Topology::new(identity.address, Vec::new(), &[]);
-    let switch = Arc::new(Switch::new(Gate::new(private), topology, limits(config.fdb), random(), now));
+    let switch = Arc::new(Switch::new(
+        Gate::new(private, gate_settings(engine(&config))),
+        topology,
+        limits(config.fdb),
+        random(),
+        now,
+    ));
     let table = Arc::new(ArcSwap::from_pointee(PortTable::default()));
     let merge = match tap_offload {
         TapOffload { checksum: true, uso: true, .. } if config.offload.merge => Merge::TcpAndUdp,
@@ -201,7 +208,17 @@ fn probe(config: &Config) -> Result<(TapOffload, UdpOffload, MachineReport), Str
         let switched_on = if name == "udp_segment" { wanted.udp_segment } else { wanted.udp_gro };
         tell(name, switched_on, result);
     }
+    let has_avx512 = match Engine::fastest() {
+        Engine::Avx512 => Ok(()),
+        Engine::Ring => Err("this processor lacks it".to_owned()),
+    };
+    tell("avx512", wanted.avx512, if wanted.avx512 { has_avx512 } else { Err(String::new()) });
     Ok((granted, udp_offload, MachineReport { offloads, ..MachineReport::default() }))
+}
+
+/// What encrypts packets: the fastest that the configuration allows.
+fn engine(config: &Config) -> Engine {
+    if config.offload.avx512 { Engine::fastest() } else { Engine::Ring }
 }
 
 /// Signals as messages, from a thread that waits for them.
@@ -239,7 +256,7 @@ fn control_loop(control: &mut Control<Machine>, events: &Incoming, signals: &Rec
             },
             recv(events.found.1) -> found => match found {
                 Ok(Found::Place(name, place)) => control.located(Instant::now(), &name, place),
-                Ok(Found::Addresses(name, addresses)) => control.resolved(name, addresses),
+                Ok(Found::Addresses(name, addresses)) => control.resolved(Instant::now(), name, addresses),
                 Err(_) => {}
             },
             recv(signals) -> signal => match signal {

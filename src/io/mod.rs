@@ -20,12 +20,29 @@ pub mod udp;
 pub mod wait;
 pub mod worker;
 
+use crate::tunnel::Engine;
+use crate::tunnel::GateSettings;
+
 #[cfg(test)]
 pub(crate) mod scratch;
 #[cfg(test)]
 #[path = "../../tests/common/skip.rs"]
 #[allow(unused_macros, unused_imports)]
 pub(crate) mod skip;
+
+/// Fills `bytes` from the kernel's random source, for keys. Before its pool is ready, at early boot, this waits.
+pub fn fill_random(bytes: &mut [u8]) {
+    while getrandom::fill(bytes).is_err() {
+        std::thread::yield_now();
+    }
+}
+
+/// What a gate of this machine has, at this moment.
+pub fn gate_settings(engine: Engine) -> GateSettings {
+    // A clock before 1970 is one that was never set.
+    let unix_time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    GateSettings { engine, random: fill_random, now: std::time::Instant::now(), unix_time }
+}
 
 /// 64 bits from the kernel's random source.
 pub fn random() -> u64 {

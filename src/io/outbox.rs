@@ -14,7 +14,6 @@ use crossbeam::channel::Sender;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The ports that exist: what a worker needs to read and write them.
 pub type PortTable = IdMap<PortId, Arc<PortEntry>>;
@@ -49,7 +48,6 @@ pub struct Outbox {
     table: Arc<PortTable>,
     batch: SendBatch,
     notices: Sender<Notice>,
-    lane: usize,
 }
 
 impl Outbox {
@@ -60,9 +58,8 @@ impl Outbox {
         shared: Arc<ArcSwap<PortTable>>,
         notices: Sender<Notice>,
     ) -> Self {
-        static LANES: AtomicUsize = AtomicUsize::new(0);
-        let (table, lane) = (shared.load_full(), LANES.fetch_add(1, Relaxed));
-        Self { switch, sockets, shared, table, batch: SendBatch::default(), notices, lane }
+        let table = shared.load_full();
+        Self { switch, sockets, shared, table, batch: SendBatch::default(), notices }
     }
 
     /// Looks at the ports as they are: once per round of the owner's loop.
@@ -122,14 +119,6 @@ impl Egress for Outbox {
             self.flush();
         }
         self.batch.push(to, room, fill);
-    }
-
-    fn lane(&self) -> usize {
-        self.lane
-    }
-
-    fn send_collected(&mut self) {
-        self.flush();
     }
 
     fn notify(&mut self, event: Event<'_>) {

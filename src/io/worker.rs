@@ -223,7 +223,8 @@ mod tests {
     use crate::io::udp::UdpOffload;
     use crate::switch::fdb::Limits;
     use crate::switch::topology::Topology;
-    use crate::switch::tunnel::Gate;
+    use crate::tunnel::Engine;
+    use crate::tunnel::Gate;
     use crate::wire::key::Secret;
     use std::net::Ipv4Addr;
     use std::time::Duration;
@@ -232,7 +233,13 @@ mod tests {
     fn a_worker_with_nothing_to_do_lets_go_of_ports_that_are_gone() {
         let limits = Limits { max_entries: 1, max_per_port: 1, max_per_peer: 1 };
         let topology = Topology::new(Ipv4Addr::LOCALHOST, Vec::new(), &[]);
-        let switch = Switch::new(Gate::new(&Secret::private([1; 32])), topology, limits, 1, Instant::now());
+        let switch = Switch::new(
+            Gate::new(&Secret::private([1; 32]), crate::io::gate_settings(Engine::Ring)),
+            topology,
+            limits,
+            1,
+            Instant::now(),
+        );
         let sockets = UdpSockets::bind(0, 1, UdpOffload { segment: false, gro: false }).unwrap().remove(0);
         let ports = Arc::new(PortTable::default());
         let before = Arc::downgrade(&ports);

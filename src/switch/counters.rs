@@ -86,8 +86,6 @@ drops! {
     TunnelQueueExpired = "tunnel_queue_expired",
     /// A flooded frame was not sent to a peer that does not answer handshakes.
     PeerSilent = "peer_silent",
-    /// The peer has no known endpoint.
-    NoEndpoint = "no_endpoint",
     /// The underlay socket's send buffer is full.
     SocketFull = "socket_full",
     /// A datagram was larger than the outgoing interface takes. Probes that look for a larger path MTU end here too.
@@ -103,7 +101,7 @@ drops! {
     UnknownSession = "unknown_session",
     /// A handshake message was not made with our public key, or came from nobody we know.
     HandshakeRefused = "handshake_refused",
-    /// A handshake message was answered with a cookie because too many arrive.
+    /// A handshake message was answered with a cookie, or dropped although it had one, because too many arrive.
     HandshakeLimited = "handshake_limited",
     /// A data message was not authentic.
     NotAuthentic = "not_authentic",

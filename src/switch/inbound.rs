@@ -1,23 +1,24 @@
 //! From the underlay: find the tunnel, open, and hand the frame to local ports.
 //!
-//! Datagrams that arrive together from one address come as one buffer of equal strides. A tunnel stays locked while
-//! consecutive datagrams belong to it. Packets are opened into the staging arena and their frames staged there.
+//! Datagrams that arrive together from one address come as one buffer of equal strides. What opens those of one session is
+//! asked for once while they follow each other, and the tunnel is told once that it was heard. Packets are opened into
+//! the staging arena and their frames staged there.
 
 use super::counters::Drop;
 use super::ids::Place;
 use super::outbound::check_addresses;
 use super::staging::Staging;
 use super::topology::{Peer, Topology};
-use super::tunnel::{Admission, Claim, Gate, HANDSHAKE_ROOM, Tunnel};
-use super::{Egress, Event, Switch};
+use super::{Egress, Event, Switch, send};
 use crate::switch::fdb::Source;
+use crate::tunnel::{Admission, Claim, Gate, HANDSHAKE_ROOM, Opener, Refusal, tunnel_of};
 use crate::wire::ethernet::Frame;
 use crate::wire::fragment::Outcome;
 use crate::wire::vnet::PartialChecksum;
 use crate::wire::vxlan::{self, Payload};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What an inner packet turned out to be, once its addresses are right.
@@ -25,6 +26,14 @@ enum Inner {
     Frame { vni: u32, partial: Option<PartialChecksum>, range: Range<usize> },
     Message(Range<usize>),
     Waiting,
+}
+
+/// Consecutive datagrams of one session.
+struct Train<'a> {
+    peer: &'a Arc<Peer>,
+    opener: Arc<Opener>,
+    /// Whether the tunnel knows that it was heard, and that there was data.
+    told: (bool, bool),
 }
 
 impl Switch {
@@ -40,7 +49,7 @@ impl Switch {
         out: &mut impl Egress,
     ) {
         let topology = self.topology.load();
-        let mut held: Option<(&Arc<Peer>, MutexGuard<'_, Tunnel>)> = None;
+        let mut train: Option<Train<'_>> = None;
         let mut count = 0;
         // Nothing at all is a datagram, too.
         let empty = datagrams.is_empty().then_some(datagrams);
@@ -49,19 +58,18 @@ impl Switch {
             let result = match Gate::claim(datagram) {
                 None => Err(Drop::NotWireguard),
                 Some(Claim::Data(index)) => {
-                    if held.as_ref().is_none_or(|(peer, _)| peer.index != index) {
-                        drop(held.take());
-                        held = topology.peer_by_index(index).map(|peer| (peer, peer.tunnel()));
+                    if train.as_ref().is_none_or(|train| train.opener.index() != index) {
+                        train = topology.peer_by_index(tunnel_of(index)).and_then(|peer| {
+                            let opener = peer.tunnel().opener(now, index)?;
+                            Some(Train { peer, opener, told: (false, false) })
+                        });
                     }
-                    match &mut held {
+                    match &mut train {
                         None => Err(Drop::UnknownSession),
-                        Some((peer, tunnel)) => self.data(now, &topology, peer, tunnel, from, datagram, staging, out),
+                        Some(train) => self.data(now, &topology, train, from, datagram, staging, out),
                     }
                 }
-                Some(claim) => {
-                    drop(held.take());
-                    self.handshake(now, &topology, claim, from, datagram, out)
-                }
+                Some(claim) => self.handshake(now, &topology, claim, from, datagram, out),
             };
             if let Err(reason) = result {
                 self.counters.drop(reason);
@@ -80,30 +88,48 @@ impl Switch {
         out: &mut impl Egress,
     ) -> Result<(), Drop> {
         let mut reply = [0; HANDSHAKE_ROOM];
-        let send = |out: &mut _, bytes: &[u8]| {
-            Egress::transmit(out, from, bytes.len(), |datagram: &mut [u8]| {
-                datagram[..bytes.len()].copy_from_slice(bytes);
-                Some(bytes.len())
-            });
-        };
-        let peer = match claim {
-            Claim::Initiation => match self.gate.admit(from, datagram, &mut reply) {
-                Admission::From(key) => topology.peer_by_key(&key).ok_or(Drop::HandshakeRefused)?,
-                Admission::Refused => return Err(Drop::HandshakeRefused),
-                Admission::Cookie(length) => {
-                    send(out, &reply[..length]);
-                    return Err(Drop::HandshakeLimited);
+        let by_index = |index| topology.peer_by_index(tunnel_of(index)).ok_or(Drop::UnknownSession);
+        match claim {
+            Claim::Initiation => {
+                self.admit(now, from, datagram, &mut reply, out)?;
+                let called = self.gate.read(datagram).ok_or(Drop::HandshakeRefused)?;
+                let peer = topology.peer_by_key(&called.caller()).ok_or(Drop::HandshakeRefused)?;
+                let length = peer.tunnel().answer(now, from, called, &mut reply)?;
+                send(from, &reply[..length], out);
+            }
+            Claim::Response(index) => {
+                let peer = by_index(index)?;
+                self.admit(now, from, datagram, &mut reply, out)?;
+                let mut tunnel = peer.tunnel();
+                let outcome = tunnel.take_response(now, from, datagram, &mut reply)?;
+                send(from, &reply[..outcome.reply], out);
+                if outcome.session_up {
+                    self.session_up(now, peer, &mut tunnel, out);
                 }
-            },
-            Claim::Reply(index) | Claim::Data(index) => topology.peer_by_index(index).ok_or(Drop::UnknownSession)?,
-        };
-        let mut tunnel = peer.tunnel();
-        let outcome = tunnel.handshake(now, from, datagram, &mut reply)?;
-        send(out, &reply[..outcome.reply]);
-        if outcome.session_up {
-            self.session_up(now, peer, &mut tunnel, out);
+            }
+            Claim::Cookie(index) | Claim::Data(index) => by_index(index)?.tunnel().take_cookie(now, datagram)?,
         }
-        if outcome.limited { Err(Drop::HandshakeLimited) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Asks the gate whether a handshake message may cost something.
+    fn admit(
+        &self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        reply: &mut [u8; HANDSHAKE_ROOM],
+        out: &mut impl Egress,
+    ) -> Result<(), Drop> {
+        match self.gate.admit(now, from, datagram, reply) {
+            Admission::Admitted => Ok(()),
+            Admission::Refused => Err(Drop::HandshakeRefused),
+            Admission::Limited => Err(Drop::HandshakeLimited),
+            Admission::Cookie(length) => {
+                send(from, &reply[..length], out);
+                Err(Drop::HandshakeLimited)
+            }
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the datagram and everything it meets")]
@@ -111,14 +137,13 @@ impl Switch {
         &self,
         now: Instant,
         topology: &Topology,
-        peer: &Peer,
-        tunnel: &mut Tunnel,
+        train: &mut Train<'_>,
         from: SocketAddr,
         datagram: &[u8],
         staging: &mut Staging,
         out: &mut impl Egress,
     ) -> Result<(), Drop> {
-        let need = datagram.len().max(HANDSHAKE_ROOM);
+        let need = datagram.len();
         let room = match staging.room(need) {
             Some(room) => room,
             None => {
@@ -126,16 +151,21 @@ impl Switch {
                 staging.room(need).ok_or(Drop::MalformedPacket)?
             }
         };
-        let was_live = tunnel.is_live();
-        let length = tunnel.open(now, from, datagram, staging.bytes(room.clone()))?;
-        if !was_live && tunnel.is_live() {
-            self.session_up(now, peer, tunnel, out);
+        let peer = train.peer;
+        let length = train.opener.open(datagram, staging.bytes(room.clone()))?;
+        let heard = (true, length > 0 || train.told.1);
+        if train.told != heard {
+            train.told = heard;
+            let mut tunnel = peer.tunnel();
+            if tunnel.heard(now, from, train.opener.index(), heard.1) {
+                self.session_up(now, peer, &mut tunnel, out);
+            }
         }
         if length == 0 {
             return Ok(());
         }
         let packet = room.start..room.start + length;
-        let inner = self.inner(now, topology, peer, tunnel, packet, staging, out)?;
+        let inner = self.inner(now, topology, peer, packet, staging, out)?;
         if !matches!(inner, Inner::Message(_)) {
             peer.flow.received(length);
         }
@@ -153,13 +183,11 @@ impl Switch {
     }
 
     /// Reads an inner packet that lies in `staging`; a fragment that completes its packet is replaced by the whole.
-    #[expect(clippy::too_many_arguments, reason = "the packet and everything it meets")]
     fn inner(
         &self,
         now: Instant,
         topology: &Topology,
         peer: &Peer,
-        tunnel: &mut Tunnel,
         packet: Range<usize>,
         staging: &mut Staging,
         out: &mut impl Egress,
@@ -168,7 +196,7 @@ impl Switch {
         if parsed != Payload::Fragment {
             return placed(parsed, packet.start);
         }
-        match tunnel.reassembler.insert(now, staging.bytes(packet.clone())) {
+        match peer.reassembler().insert(now, staging.bytes(packet.clone())) {
             Outcome::Waiting => Ok(Inner::Waiting),
             Outcome::Bad => Err(Drop::BadFragment),
             Outcome::Whole(whole) => {
@@ -241,5 +269,17 @@ fn placed(payload: Payload, start: usize) -> Result<Inner, Drop> {
         Payload::Frame { vni, partial, range } => Ok(Inner::Frame { vni, partial, range: place(range) }),
         Payload::Message(range) => Ok(Inner::Message(place(range))),
         Payload::Fragment | Payload::Other => Err(Drop::UnknownProtocol),
+    }
+}
+
+impl From<Refusal> for Drop {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed => Self::MalformedPacket,
+            Refusal::UnknownSession => Self::UnknownSession,
+            Refusal::NotAuthentic => Self::NotAuthentic,
+            Refusal::Replay => Self::Replay,
+            Refusal::Handshake => Self::HandshakeRefused,
+        }
     }
 }

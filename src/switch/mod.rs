@@ -16,8 +16,9 @@
 //! # Locks
 //!
 //! The topology is a snapshot (no lock), the FDB has one read-write lock held for a lookup, each peer's tunnel has a
-//! mutex held while a frame's packets are sealed or a run of datagrams is opened. No lock is taken while another is
-//! held, except that a TAP or socket may be written under a tunnel's.
+//! mutex held to find out which session seals a frame's packets or opens a run of datagrams, and not while that is done.
+//! A session's replay window and a peer's fragments have their own. No lock is taken while another is held, except that
+//! a TAP or socket may be written under a tunnel's when a session begins.
 
 pub mod counters;
 pub mod fdb;
@@ -26,8 +27,8 @@ pub mod inbound;
 pub mod outbound;
 pub mod staging;
 pub mod topology;
-pub mod tunnel;
 
+use crate::tunnel::{Gate, HANDSHAKE_ROOM, OVERHEAD, Timely, Tunnel};
 use crate::wire::fragment;
 use crate::wire::vxlan::IPV4_LEN;
 use arc_swap::{ArcSwap, Guard};
@@ -39,7 +40,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use topology::{Peer, Topology};
-use tunnel::{Gate, HANDSHAKE_ROOM, Tunnel};
 
 /// Bytes that must be free in front of a frame given to [`Switch::port_input`]: for the inner header.
 pub const HEADROOM: usize = crate::wire::INNER_OVERHEAD;
@@ -53,14 +53,6 @@ pub trait Egress {
     /// Lends `fill` at least `room` bytes for a datagram to `to`; `fill` returns how many it used, or `None` to give
     /// them back.
     fn transmit(&mut self, to: SocketAddr, room: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>);
-
-    /// Which batch [`Self::transmit`] fills: each worker has one of its own. One that sends at once needs no number.
-    fn lane(&self) -> usize {
-        0
-    }
-
-    /// Sends what [`Self::transmit`] has collected.
-    fn send_collected(&mut self) {}
 
     /// Tells the control plane. May drop when control does not keep up.
     fn notify(&mut self, event: Event<'_>);
@@ -116,30 +108,35 @@ impl Switch {
 
     /// Time passed: renews sessions, ages the FDB. Called by control about four times a second.
     pub fn tick(&self, now: Instant, out: &mut impl Egress) {
-        self.gate.tick();
         let second = self.seconds(now);
         self.fdb.sweep(second);
         for peer in self.topology.load().peers() {
             let mut tunnel = peer.tunnel();
             let mut message = [0; HANDSHAKE_ROOM];
-            if let Some(length) = tunnel.tick(now, &mut message) {
-                send_handshake(&tunnel, &message[..length], out);
+            match tunnel.tick(now, &mut message) {
+                Some(Timely::Initiation(length)) => send_handshake(&tunnel, &message[..length], out),
+                Some(Timely::Keepalive(length)) => {
+                    tunnel.endpoint().into_iter().for_each(|endpoint| send(endpoint, &message[..length], out));
+                }
+                None => {}
             }
             let is_called = tunnel.is_trying() || tunnel.handshake_endpoints().next().is_none();
             if peer.watch(second, tunnel.is_live(), is_called) {
-                start_handshake(&mut tunnel, out);
+                start_handshake(now, &mut tunnel, out);
             }
             self.counters.drop_many(Drop::TunnelQueueExpired, tunnel.expire_waiting(now));
-            tunnel.reassembler.expire(now);
-            self.counters.drop_many(Drop::Unreassembled, tunnel.reassembler.take_abandoned());
+            drop(tunnel);
+            let mut reassembler = peer.reassembler();
+            reassembler.expire(now);
+            self.counters.drop_many(Drop::Unreassembled, reassembler.take_abandoned());
         }
     }
 
     /// Begins a session with `peer` unless one is live or on its way.
-    pub fn connect(&self, peer: &Peer, out: &mut impl Egress) {
+    pub fn connect(&self, now: Instant, peer: &Peer, out: &mut impl Egress) {
         let mut tunnel = peer.tunnel();
         if !tunnel.is_live() {
-            start_handshake(&mut tunnel, out);
+            start_handshake(now, &mut tunnel, out);
         }
     }
 
@@ -149,31 +146,25 @@ impl Switch {
         let mut tunnel = peer.tunnel();
         let too_long = !whole && packet.len() > peer.inner_limit();
         let Some((header, _)) = packet.split_first_chunk::<IPV4_LEN>().filter(|_| too_long) else {
-            self.emit(now, &mut tunnel, packet, out);
-            // Before a worker's datagrams overtake it by more than the replay window.
-            return out.send_collected();
+            return self.emit(now, &mut tunnel, packet, out);
         };
         let mut header = *header;
-        header[4..6].copy_from_slice(&tunnel.next_identification().to_be_bytes());
+        header[4..6].copy_from_slice(&peer.next_identification().to_be_bytes());
         for piece in fragment::pieces(packet.len(), peer.inner_limit()) {
             let mut fragment = vec![0; header.len()];
             piece.stamp(&header, &mut fragment);
             fragment.extend_from_slice(&packet[piece.payload]);
             self.emit(now, &mut tunnel, &fragment, out);
         }
-        out.send_collected();
     }
 
     /// Seals one inner packet, or keeps it until there is a session.
     fn emit(&self, now: Instant, tunnel: &mut Tunnel, packet: &[u8], out: &mut impl Egress) {
-        if !tunnel.is_live() {
+        let Some((sealer, endpoint)) = tunnel.outgoing(now) else {
             self.counters.drop_many(Drop::TunnelQueueFull, tunnel.hold(now, packet));
-            start_handshake(tunnel, out);
-            return;
-        }
-        let Some(endpoint) = tunnel.endpoint() else { return self.counters.drop(Drop::NoEndpoint) };
-        let room = (packet.len() + crate::wire::WIREGUARD_OVERHEAD).max(HANDSHAKE_ROOM);
-        out.transmit(endpoint, room, |datagram| tunnel.seal(now, packet, datagram));
+            return start_handshake(now, tunnel, out);
+        };
+        out.transmit(endpoint, packet.len() + OVERHEAD, |datagram| sealer.seal(packet, datagram));
     }
 
     /// A session came to life: what waited for it leaves.
@@ -186,21 +177,20 @@ impl Switch {
     }
 }
 
-fn start_handshake(tunnel: &mut Tunnel, out: &mut impl Egress) {
+fn start_handshake(now: Instant, tunnel: &mut Tunnel, out: &mut impl Egress) {
     let mut message = [0; HANDSHAKE_ROOM];
-    if tunnel.handshake_endpoints().next().is_none() {
-        return;
-    }
-    if let Some(length) = tunnel.initiate(&mut message) {
+    if let Some(length) = tunnel.initiate(now, &mut message) {
         send_handshake(tunnel, &message[..length], out);
     }
 }
 
 fn send_handshake(tunnel: &Tunnel, message: &[u8], out: &mut impl Egress) {
-    for endpoint in tunnel.handshake_endpoints() {
-        out.transmit(endpoint, message.len(), |datagram| {
-            datagram[..message.len()].copy_from_slice(message);
-            Some(message.len())
-        });
-    }
+    tunnel.handshake_endpoints().for_each(|endpoint| send(endpoint, message, out));
+}
+
+fn send(to: SocketAddr, message: &[u8], out: &mut impl Egress) {
+    out.transmit(to, message.len(), |datagram| {
+        datagram[..message.len()].copy_from_slice(message);
+        Some(message.len())
+    });
 }

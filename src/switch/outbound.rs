@@ -8,15 +8,16 @@
 use super::counters::Drop;
 use super::ids::Place;
 use super::topology::{Network, Peer, Port, Topology};
-use super::tunnel::Tunnel;
 use super::{Egress, HEADROOM, Switch};
 use crate::switch::fdb::Source;
+use crate::tunnel::{OVERHEAD, Sealer};
 use crate::wire::ethernet::{Frame, Mac, TAG_LEN};
 use crate::wire::segment::{MAX_HEADER, Plan};
 use crate::wire::vnet::{Gso, PartialChecksum, VnetHeader};
 use crate::wire::{INNER_OVERHEAD, checksum, ethernet, fragment, mss, vxlan};
 use std::io::IoSlice;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Room to save what a stamped header overwrites.
@@ -163,8 +164,8 @@ impl Switch {
             Ok(Gso::None) => partial.and_then(|partial| Plan::oversized_tcp(frame, partial, limit)),
             _ => Some(Plan::new(frame, &outgoing.header, limit).map_err(|_| Drop::MalformedFrame)?),
         };
-        let mut tunnel = peer.tunnel();
-        let mut sender = Sender { switch: self, now, peer, tunnel: &mut tunnel, outgoing, buffer, out };
+        let way = peer.tunnel().outgoing(now);
+        let mut sender = Sender { switch: self, now, peer, way, outgoing, buffer, out };
         match plan {
             Some(plan) => {
                 for segment in 0..plan.count() {
@@ -177,19 +178,17 @@ impl Switch {
                 self.counters.tunnel_tx_frames.add(1);
             }
         }
-        if tunnel.takes_turns(now, out.lane()) {
-            out.send_collected();
-        }
         Ok(())
     }
 }
 
-/// One frame being sent to one peer, whose tunnel is held meanwhile.
+/// One frame being sent to one peer.
 struct Sender<'a, E> {
     switch: &'a Switch,
     now: Instant,
     peer: &'a Peer,
-    tunnel: &'a mut Tunnel,
+    /// What seals its packets, and where they go; `None` before there is a session.
+    way: Option<(Arc<Sealer>, SocketAddr)>,
     outgoing: &'a Outgoing,
     buffer: &'a mut [u8],
     out: &'a mut E,
@@ -240,7 +239,7 @@ impl<E: Egress> Sender<'_, E> {
         }
         let &Outgoing { address, vni, flow, .. } = self.outgoing;
         // Only fragments need an identification of their own (RFC 6864); drawing fewer makes them last longer.
-        let identification = if fits { 0 } else { self.tunnel.next_identification() };
+        let identification = if fits { 0 } else { self.peer.next_identification() };
         let header = &mut self.buffer[packet..head];
         vxlan::emit(header, address, self.peer.address, identification, vni, flow, signalled, end - head);
         if fits {
@@ -266,7 +265,13 @@ impl<E: Egress> Sender<'_, E> {
 
     fn packet(&mut self, start: usize, end: usize) {
         self.peer.flow.sent(1, end - start);
-        self.switch.emit(self.now, self.tunnel, &self.buffer[start..end], self.out);
+        let packet = &self.buffer[start..end];
+        match &self.way {
+            Some((sealer, endpoint)) => {
+                self.out.transmit(*endpoint, packet.len() + OVERHEAD, |datagram| sealer.seal(packet, datagram));
+            }
+            None => self.switch.emit(self.now, &mut self.peer.tunnel(), packet, self.out),
+        }
     }
 }
 

@@ -4,13 +4,14 @@
 
 use super::counters::Flow;
 use super::ids::{IdMap, PeerId, PortId};
-use super::tunnel::{Gate, Tunnel, TunnelSettings};
+use crate::tunnel::{Gate, Tunnel, TunnelSettings};
 use crate::wire::ethernet::Mac;
+use crate::wire::fragment::Reassembler;
 use crate::wire::key::PublicKey;
 use crate::wire::{MIN_PATH_MTU, UNDERLAY_OVERHEAD_V6, WIREGUARD_OVERHEAD};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -50,6 +51,8 @@ pub struct Peer {
     /// Inner packets with frames exchanged with it; messages of the mesh do not count.
     pub flow: Flow,
     tunnel: Mutex<Tunnel>,
+    reassembler: Mutex<Reassembler>,
+    identification: AtomicU16,
     inner_limit: AtomicUsize,
     expected_limit: AtomicUsize,
     takes_partial: AtomicBool,
@@ -72,6 +75,8 @@ impl Peer {
             index: settings.index & 0x00ff_ffff,
             flow: Flow::default(),
             tunnel: Mutex::new(Tunnel::new(gate, settings, now)),
+            reassembler: Mutex::default(),
+            identification: AtomicU16::new(1),
             inner_limit: AtomicUsize::new(smallest),
             expected_limit: AtomicUsize::new(smallest),
             takes_partial: AtomicBool::new(false),
@@ -83,8 +88,19 @@ impl Peer {
 
     /// Its tunnel. Lock order: a tunnel's is taken last, and never two at once.
     pub fn tunnel(&self) -> MutexGuard<'_, Tunnel> {
-        // A panic while sealing would leave a session that at worst fails to authenticate: carry on.
+        // A panic meanwhile would leave a session that at worst fails to authenticate: carry on.
         self.tunnel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What puts fragments of its packets together.
+    pub fn reassembler(&self) -> MutexGuard<'_, Reassembler> {
+        // A panic meanwhile would leave a packet that at worst is abandoned.
+        self.reassembler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The identification of the next packet to it that may be fragmented (RFC 791).
+    pub fn next_identification(&self) -> u16 {
+        self.identification.fetch_add(1, Relaxed)
     }
 
     /// The largest inner packet its path carries whole, in bytes.
@@ -108,12 +124,14 @@ impl Peer {
         self.takes_partial.load(Relaxed)
     }
 
-    /// Whether control should get one more message of it in this second. To be asked while its tunnel is held.
+    /// Whether control should get one more message of it in this second.
     pub fn may_speak(&self, second: u32) -> bool {
-        let before = self.spoken.load(Relaxed);
-        let count = if before >> 32 == u64::from(second) { (before as u32).saturating_add(1) } else { 1 };
-        self.spoken.store(u64::from(second) << 32 | u64::from(count), Relaxed);
-        count <= MESSAGES_PER_SECOND
+        let count = |before: u64| match before >> 32 == u64::from(second) {
+            true => (before as u32).saturating_add(1),
+            false => 1,
+        };
+        let counted = |before| Some(u64::from(second) << 32 | u64::from(count(before)));
+        self.spoken.fetch_update(Relaxed, Relaxed, counted).is_ok_and(|before| count(before) <= MESSAGES_PER_SECOND)
     }
 
     /// Whether a frame to everybody should pass it by: it has not answered for some time, so the frame would be copied,
@@ -219,14 +237,23 @@ impl Topology {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::tunnel::Engine;
+    use crate::tunnel::GateSettings;
     use crate::wire::key::Secret;
+    use std::time::Duration;
 
     #[test]
     fn a_peer_speaks_to_control_only_so_often_and_again_in_the_next_second() {
         let [ours, theirs] = [1, 2].map(|n| Secret::private([n; 32]));
         let (peer, index) = (theirs.public_key(), 7);
         let settings = TunnelSettings { peer, preshared_key: None, keepalive: None, index, endpoints: Vec::new() };
-        let gate = Gate::new(&ours);
+        let settings_of_gate = GateSettings {
+            engine: Engine::Ring,
+            random: |bytes| bytes.fill(1),
+            now: Instant::now(),
+            unix_time: Duration::ZERO,
+        };
+        let gate = Gate::new(&ours, settings_of_gate);
         let peer = Peer::new(PeerId(0), Ipv4Addr::LOCALHOST, &gate, &settings, Instant::now());
         for second in [0, 1, 5] {
             let heard = (0..10_000).filter(|_| peer.may_speak(second)).count();

@@ -8,14 +8,14 @@ use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use weft::switch::counters::Flow;
 use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
 use weft::switch::staging::{Merge, Staging};
 use weft::switch::topology::{Network, Peer, Port, Topology};
-use weft::switch::tunnel::{Gate, TunnelSettings};
 use weft::switch::{Egress, Event, HEADROOM, Switch};
+use weft::tunnel::{Engine, Gate, GateSettings, TunnelSettings};
 use weft::wire::checksum;
 use weft::wire::ethernet::Mac;
 use weft::wire::key::{PublicKey, Secret};
@@ -67,18 +67,16 @@ pub(crate) struct Memory {
     pub(crate) delivered: usize,
     /// Datagrams sent.
     pub(crate) sent: usize,
-    lane: usize,
 }
 
 impl Memory {
-    pub(crate) fn new(lane: usize) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             bytes: vec![0; SEND_BYTES].into(),
             used: 0,
             runs: Vec::with_capacity(128),
             delivered: 0,
             sent: 0,
-            lane,
         }
     }
 
@@ -112,10 +110,6 @@ impl Egress for Memory {
         }
     }
 
-    fn lane(&self) -> usize {
-        self.lane
-    }
-
     fn notify(&mut self, event: Event<'_>) {
         black_box(event);
     }
@@ -136,8 +130,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(lane: usize) -> Self {
-        Self { out: Memory::new(lane), staging: Staging::new(640 * 1024, Merge::TcpAndUdp) }
+    pub(crate) fn new() -> Self {
+        Self { out: Memory::new(), staging: Staging::new(640 * 1024, Merge::TcpAndUdp) }
     }
 }
 
@@ -169,8 +163,8 @@ impl World {
     /// Makes a session with far host `n`.
     fn connect(&self, n: usize) {
         let (near, far, now) = (&self.near, &self.far[n], self.now);
-        let [mut here, mut there] = [0, 1].map(Worker::new);
-        near.switch.connect(&near.peers[n], &mut here.out);
+        let [mut here, mut there] = [Worker::new(), Worker::new()];
+        near.switch.connect(now, &near.peers[n], &mut here.out);
         far.underlay(now, near, &mut here, &mut there);
         near.underlay(now, far, &mut there, &mut here);
         // The session is the other side's, too, once it has been used.
@@ -180,7 +174,7 @@ impl World {
     /// Lets frames tell both sides where their stations are.
     fn introduce(&self, n: usize) {
         let (near, far, now) = (&self.near, &self.far[n], self.now);
-        let [mut here, mut there] = [0, 1].map(Worker::new);
+        let [mut here, mut there] = [Worker::new(), Worker::new()];
         far.send(now, 0, &mut plain(mac(n + 1, 0), mac(0, 0), 46), &mut there);
         near.underlay(now, far, &mut there, &mut here);
         near.send(now, 0, &mut plain(mac(0, 0), mac(n + 1, 0), 46), &mut here);
@@ -195,7 +189,9 @@ impl World {
 impl Host {
     fn new(now: Instant, number: usize, peers: impl Iterator<Item = (usize, bool)>, size: Size) -> Self {
         let secret = Secret::private(key_bytes(number));
-        let gate = Gate::new(&secret);
+        let random = |bytes: &mut [u8]| getrandom::fill(bytes).unwrap();
+        let unix_time = Duration::from_secs(1_000_000);
+        let gate = Gate::new(&secret, GateSettings { engine: Engine::fastest(), random, now, unix_time });
         let (mut all, mut live) = (Vec::new(), Vec::new());
         for (n, has_session) in peers {
             // Who never answers needs no private key; any 32 bytes are a public one.
@@ -203,7 +199,7 @@ impl Host {
             let (index, endpoints) = (n as u32, vec![endpoint(n)]);
             let settings = TunnelSettings { peer: key, preshared_key: None, keepalive: None, index, endpoints };
             let peer = Arc::new(Peer::new(PeerId(n as u32), address(n), &gate, &settings, now));
-            peer.set_inner_limit(INNER_LIMIT);
+            peer.set_limits(INNER_LIMIT, INNER_LIMIT);
             peer.set_takes_partial(true);
             if has_session {
                 live.push(peer.clone());

@@ -37,7 +37,7 @@ fn across(c: &mut Criterion, name: &str, bytes: usize, frame: impl Fn() -> Frame
     group.throughput(Throughput::Bytes(bytes as u64));
     for (size, wanted) in sizes() {
         let world = World::new(wanted);
-        let (mut frame, mut here, mut there) = (frame(), Worker::new(0), Worker::new(1));
+        let (mut frame, mut here, mut there) = (frame(), Worker::new(), Worker::new());
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
                 world.near.send(world.now, 0, &mut frame, &mut here);
@@ -61,7 +61,7 @@ fn local(c: &mut Criterion) {
     let mut group = c.benchmark_group("port to port");
     for (size, wanted) in sizes() {
         let world = World::new(wanted);
-        let (mut frame, mut here) = (plain(mac(0, 0), mac(0, 1), SMALL), Worker::new(0));
+        let (mut frame, mut here) = (plain(mac(0, 0), mac(0, 1), SMALL), Worker::new());
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| world.near.send(world.now, 0, &mut frame, &mut here));
         });
@@ -75,7 +75,7 @@ fn flooded(c: &mut Criterion) {
     for live in [1, 10, 100] {
         let world = World::new(Size { peers: live, live, ..Size::SMALLEST });
         let broadcast = weft::wire::ethernet::Mac([0xff; 6]);
-        let (mut frame, mut here) = (plain(mac(0, 0), broadcast, SMALL), Worker::new(0));
+        let (mut frame, mut here) = (plain(mac(0, 0), broadcast, SMALL), Worker::new());
         group.bench_function(BenchmarkId::from_parameter(format!("{live} peers")), |b| {
             b.iter(|| {
                 world.near.send(world.now, 0, &mut frame, &mut here);

@@ -39,7 +39,7 @@ fn workers(c: &mut Criterion) {
 fn together(world: &World, count: usize, iterations: u64, make: Make) -> Duration {
     let start = Barrier::new(count);
     let work = |n: usize| {
-        let (mut frame, mut worker) = (make(mac(0, n), n), Worker::new(n));
+        let (mut frame, mut worker) = (make(mac(0, n), n), Worker::new());
         start.wait();
         let before = cpu_time();
         for _ in 0..iterations {

@@ -1,7 +1,6 @@
 //! A simulated world, what happens in it, and who watches. The tests of the tunnel borrow the world alone.
 
 mod acts;
-mod clock;
 mod frames;
 mod ledger;
 pub(crate) mod play;

@@ -5,8 +5,8 @@
 //! what it would have sent into the network, where a [`Link`] delays, loses, repeats and reorders it. Datagrams that
 //! arrive at one host at one time from one address are given to it in one train, as a socket with UDP_GRO does.
 
-use super::clock::Clock;
 use super::rng::Rng;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,8 +17,8 @@ use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
 use weft::switch::staging::{Merge, Staging};
 use weft::switch::topology::{Network, Peer, Port, Topology};
-use weft::switch::tunnel::{Gate, TunnelSettings};
 use weft::switch::{Egress, Event, HEADROOM, Switch};
+use weft::tunnel::{Engine, Gate, GateSettings, TunnelSettings};
 use weft::wire::ethernet::Mac;
 use weft::wire::key::{PublicKey, Secret};
 use weft::wire::vnet::{self, VnetHeader};
@@ -150,7 +150,8 @@ enum Next {
 }
 
 pub(crate) struct World {
-    pub(crate) clock: Clock,
+    /// The start.
+    epoch: Instant,
     /// Since the start.
     pub(crate) now: Duration,
     pub(crate) rng: Rng,
@@ -173,6 +174,17 @@ pub(crate) struct World {
     next_id: u32,
 }
 
+thread_local! {
+    /// What the tunnels' random bytes come from, in the world of this thread.
+    static RANDOM: Cell<u64> = const { Cell::new(0) };
+}
+
+fn random(bytes: &mut [u8]) {
+    let mut rng = Rng::new(RANDOM.get());
+    bytes.iter_mut().for_each(|byte| *byte = rng.next() as u8);
+    RANDOM.set(rng.next());
+}
+
 fn inner_limit(mtu: usize) -> usize {
     mtu - UNDERLAY_OVERHEAD_V4 - WIREGUARD_OVERHEAD
 }
@@ -184,9 +196,9 @@ pub(crate) fn endpoint(n: usize) -> SocketAddr {
 
 impl World {
     pub(crate) fn new(seed: u64, hosts: usize) -> Self {
-        let clock = Clock::start();
+        RANDOM.set(seed);
         let mut world = Self {
-            clock,
+            epoch: Instant::now(),
             now: Duration::ZERO,
             rng: Rng::new(seed),
             hosts: Vec::new(),
@@ -228,11 +240,17 @@ impl World {
 
     fn fresh_switch(&mut self, secret: &Secret, limits: Limits) -> Switch {
         let topology = Topology::new(secret.public_key().tunnel_address(), Vec::new(), &[]);
-        Switch::new(Gate::new(secret), topology, limits, self.rng.next(), self.clock.now())
+        Switch::new(self.gate(secret), topology, limits, self.rng.next(), self.instant())
+    }
+
+    /// A gate whose tunnels see this world's time.
+    pub(crate) fn gate(&self, secret: &Secret) -> Gate {
+        let unix_time = Duration::from_secs(1_700_000_000) + self.now;
+        Gate::new(secret, GateSettings { engine: Engine::fastest(), random, now: self.instant(), unix_time })
     }
 
     pub(crate) fn instant(&self) -> Instant {
-        self.clock.now()
+        self.epoch + self.now
     }
 
     pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
@@ -261,8 +279,8 @@ impl World {
             endpoints: how.endpoints.clone().unwrap_or_else(|| vec![self.hosts[b].endpoint]),
         };
         let id = PeerId(self.next_id);
+        let now = self.instant();
         let host = &mut self.hosts[a];
-        let now = self.clock.now();
         let peer = Arc::new(Peer::new(id, settings.peer.tunnel_address(), &host.switch.gate, &settings, now));
         peer.set_limits(inner_limit(self.link.mtu), inner_limit(self.link.mtu));
         peer.set_takes_partial(how.takes_partial);
@@ -406,7 +424,8 @@ impl World {
 
     pub(crate) fn connect(&mut self, a: usize, b: usize) {
         let host = &mut self.hosts[a];
-        host.switch.connect(&host.peers[&b], &mut host.out);
+        let now = self.epoch + self.now;
+        host.switch.connect(now, &host.peers[&b], &mut host.out);
         self.dispatch(a);
     }
 
@@ -462,7 +481,6 @@ impl World {
     pub(crate) fn step(&mut self) -> Option<(usize, Vec<Vec<u8>>)> {
         let ((at, _), next) = self.heap.pop_first()?;
         self.now = self.now.max(at);
-        self.clock.set(self.now);
         match next {
             Next::Tick(n) => {
                 let now = self.instant();
@@ -511,7 +529,6 @@ impl World {
             self.step();
         }
         self.now = end;
-        self.clock.set(end);
     }
 
     /// Lets time pass until `condition`, for at most `limit`; returns whether it came true.

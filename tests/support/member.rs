@@ -6,15 +6,16 @@
 use crate::common::SOON;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
-use weft::io::keyfile;
+use weft::io::{gate_settings, keyfile};
 use weft::lab::Host;
 use weft::lab::spec::LISTEN_PORT;
-use weft::switch::tunnel::{Claim, Gate, HANDSHAKE_ROOM, Tunnel, TunnelSettings};
+use weft::tunnel::{Claim, Engine, Gate, HANDSHAKE_ROOM, OVERHEAD, Tunnel, TunnelSettings};
 use weft::wire::vxlan;
 
 /// See the head of this file.
 pub(crate) struct Member {
     pub(crate) socket: UdpSocket,
+    gate: Gate,
     tunnel: Tunnel,
     to: SocketAddr,
     /// Its tunnel address.
@@ -32,7 +33,7 @@ impl Member {
     pub(crate) fn join(host: &Host, victim: &Host) -> Self {
         assert!(host.daemon().is_none(), "{} has a daemon", host.name);
         let secret = keyfile::load(&host.files.key()).unwrap();
-        let gate = Gate::new(&secret);
+        let gate = Gate::new(&secret, gate_settings(Engine::Ring));
         let to = SocketAddr::new(IpAddr::V4(victim.v4), LISTEN_PORT);
         let settings = TunnelSettings {
             peer: victim.public_key,
@@ -44,12 +45,12 @@ impl Member {
         let tunnel = Tunnel::new(&gate, &settings, Instant::now());
         let socket = host.netns.run(|| UdpSocket::bind((host.v4, LISTEN_PORT))).unwrap().unwrap();
         let (ours, theirs) = (host.public_key.tunnel_address(), victim.public_key.tunnel_address());
-        let mut member = Self { socket, tunnel, to, ours, theirs, received: 0, sealed: Vec::new() };
+        let mut member = Self { socket, gate, tunnel, to, ours, theirs, received: 0, sealed: Vec::new() };
         let deadline = Instant::now() + SOON;
         while !member.tunnel.is_live() {
             assert!(Instant::now() < deadline, "no session with {}", victim.name);
             let mut message = [0; HANDSHAKE_ROOM];
-            if let Some(length) = member.tunnel.initiate(&mut message) {
+            if let Some(length) = member.tunnel.initiate(Instant::now(), &mut message) {
                 member.socket.send_to(&message[..length], to).unwrap();
             }
             member.listen(Duration::from_millis(500));
@@ -69,30 +70,39 @@ impl Member {
                 continue;
             }
             match Gate::claim(datagram) {
-                Some(Claim::Data(_)) => {
-                    self.received += u64::from(self.tunnel.open(now, from, datagram, &mut packet).is_ok());
+                Some(Claim::Data(index)) => {
+                    let Some(opener) = self.tunnel.opener(now, index) else { continue };
+                    if let Ok(length) = opener.open(datagram, &mut packet) {
+                        self.received += 1;
+                        self.tunnel.heard(now, from, index, length > 0);
+                    }
                 }
-                Some(_) => {
+                Some(claim @ (Claim::Initiation | Claim::Response(_))) => {
                     let mut reply = [0; HANDSHAKE_ROOM];
-                    if let Ok(outcome) = self.tunnel.handshake(now, from, datagram, &mut reply)
-                        && outcome.reply > 0
-                    {
-                        self.socket.send_to(&reply[..outcome.reply], from).unwrap();
+                    let length = match claim {
+                        Claim::Initiation => {
+                            let Some(called) = self.gate.read(datagram) else { continue };
+                            self.tunnel.answer(now, from, called, &mut reply)
+                        }
+                        _ => self.tunnel.take_response(now, from, datagram, &mut reply).map(|outcome| outcome.reply),
+                    };
+                    if let Ok(length) = length {
+                        self.socket.send_to(&reply[..length], from).unwrap();
                     }
                     if self.tunnel.is_live() {
                         return;
                     }
                 }
-                None => {}
+                Some(Claim::Cookie(_)) | None => {}
             }
         }
     }
 
     /// Seals a packet and sends it.
     pub(crate) fn send(&mut self, packet: &[u8]) {
-        self.sealed.resize(packet.len() + 32 + HANDSHAKE_ROOM, 0);
-        let length = self.tunnel.seal(Instant::now(), packet, &mut self.sealed).unwrap();
-        self.sealed.truncate(length);
+        self.sealed.resize(packet.len() + OVERHEAD, 0);
+        let (sealer, _) = self.tunnel.outgoing(Instant::now()).unwrap();
+        assert_eq!(sealer.seal(packet, &mut self.sealed), Some(self.sealed.len()));
         self.socket.send_to(&self.sealed, self.to).unwrap();
     }
 

@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use weft::lab::spec::CONTAINER_IFNAME;
 use weft::lab::{Container, Lab, Stop, datagrams, generator};
+use weft::tunnel::Engine;
 
-const ALL: [&str; 6] = ["tap_checksum", "tap_tso", "tap_uso", "merge", "udp_segment", "udp_gro"];
+const ALL: [&str; 7] = ["tap_checksum", "tap_tso", "tap_uso", "merge", "udp_segment", "udp_gro", "avx512"];
 const MEASURE: Duration = Duration::from_millis(250);
 
 /// TCP, UDP of many sizes and pings between two containers, both families, both ways, every byte compared.
@@ -55,8 +56,13 @@ fn assert_shown(lab: &Lab, off: &[&str]) {
     for name in ALL {
         let state = if off.contains(&name) {
             "off (switched off in the configuration)"
-        } else if name != "tap_checksum" && off.contains(&"tap_checksum") && !name.starts_with("udp") {
+        } else if name != "tap_checksum"
+            && off.contains(&"tap_checksum")
+            && name.starts_with("tap") | (name == "merge")
+        {
             "off (needs tap_checksum)"
+        } else if name == "avx512" && Engine::fastest() != Engine::Avx512 {
+            "off (this processor lacks it)"
         } else {
             "on"
         };

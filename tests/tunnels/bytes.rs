@@ -5,20 +5,22 @@ use crate::world::endpoint;
 use proptest::prelude::*;
 use std::cell::RefCell;
 use weft::switch::counters::Drop;
-use weft::switch::tunnel::{Gate, HANDSHAKE_ROOM};
+use weft::tunnel::{Gate, OVERHEAD, REPLAY_WINDOW, Refusal};
 
 #[test]
 fn a_buffer_too_small_is_an_error_and_not_a_panic() {
     let mut talk = Talk::with_session();
-    let now = talk.world.instant();
     let genuine = talk.sealed(0, 1).remove(0);
-    let mut tunnel = talk.tunnel(1);
-    for length in 0..genuine.len().max(HANDSHAKE_ROOM) {
+    let (opener, (sealer, _)) = (talk.opener(1, &genuine), talk.tunnel(1).outgoing(talk.world.instant()).unwrap());
+    for length in 0..genuine.len() - OVERHEAD {
         let mut packet = vec![0; length];
-        assert_eq!(tunnel.open(now, endpoint(0), &genuine, &mut packet), Err(Drop::MalformedPacket), "{length}");
-        assert_eq!(tunnel.seal(now, &[0x45; 100], &mut packet[..length.min(131)]), None, "{length}");
+        assert_eq!(opener.open(&genuine, &mut packet), Err(Refusal::Malformed), "{length}");
+        assert_eq!(sealer.seal(&[0x45; 100], &mut packet[..length.min(100 + OVERHEAD - 1)]), None, "{length}");
     }
-    assert!(tunnel.open(now, endpoint(0), &genuine, &mut [0; HANDSHAKE_ROOM]).is_ok());
+    for length in 0..OVERHEAD {
+        assert_eq!(opener.open(&genuine[..length], &mut [0; 2000]), Err(Refusal::Malformed), "{length}");
+    }
+    assert_eq!(opener.open(&genuine, &mut vec![0; genuine.len() - OVERHEAD]), Ok(genuine.len() - OVERHEAD));
 }
 
 #[test]
@@ -39,27 +41,25 @@ fn datagrams_of_every_length_that_name_a_live_session_do_not_panic() {
 }
 
 #[test]
-fn reordering_by_a_thousand_is_accepted_and_every_replay_refused() {
+fn reordering_by_the_whole_window_is_accepted_and_every_replay_refused() {
     let mut talk = Talk::with_session();
-    let mut datagrams = talk.sealed(0, 1000);
+    let mut datagrams = talk.sealed(0, REPLAY_WINDOW + 1);
     datagrams.reverse();
-    let now = talk.world.instant();
-    let mut tunnel = talk.tunnel(1);
-    let mut open = |datagram: &[u8]| tunnel.open(now, endpoint(0), datagram, &mut [0; 2000]);
+    let opener = talk.opener(1, &datagrams[0]);
+    let open = |datagram: &[u8]| opener.open(datagram, &mut [0; 2000]);
     assert!(datagrams.iter().all(|datagram| open(datagram).is_ok()));
-    assert!(datagrams.iter().all(|datagram| open(datagram) == Err(Drop::Replay)));
+    assert!(datagrams.iter().all(|datagram| open(datagram) == Err(Refusal::Replay)));
 }
 
 #[test]
 fn what_is_older_than_the_window_is_refused_as_a_replay() {
     let mut talk = Talk::with_session();
-    let datagrams = talk.sealed(0, 1100);
-    let now = talk.world.instant();
-    let mut tunnel = talk.tunnel(1);
-    let mut open = |datagram: &[u8]| tunnel.open(now, endpoint(0), datagram, &mut [0; 2000]);
-    assert!(open(&datagrams[1099]).is_ok());
-    assert_eq!(open(&datagrams[0]), Err(Drop::Replay));
-    assert!(open(&datagrams[100]).is_ok());
+    let datagrams = talk.sealed(0, REPLAY_WINDOW + 2);
+    let opener = talk.opener(1, &datagrams[0]);
+    let open = |datagram: &[u8]| opener.open(datagram, &mut [0; 2000]);
+    assert!(open(&datagrams[datagrams.len() - 1]).is_ok());
+    assert_eq!(open(&datagrams[0]), Err(Refusal::Replay));
+    assert!(open(&datagrams[1]).is_ok());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::world::{COOKIE, INITIATION, RESPONSE, World, endpoint};
 use std::net::SocketAddr;
 use std::time::Duration;
 use weft::switch::counters::Drop;
-use weft::switch::tunnel::{Gate, HANDSHAKE_ROOM, HANDSHAKES_PER_SECOND, Tunnel, TunnelSettings};
+use weft::tunnel::{HANDSHAKE_ROOM, HANDSHAKES_PER_SECOND, Tunnel, TunnelSettings};
 use weft::wire::key::Secret;
 
 const FLOOD_PER_SECOND: u32 = 50_000;
@@ -13,11 +13,17 @@ const FLOOD_PER_SECOND: u32 = 50_000;
 /// Initiations with a right mac1, from keys nobody knows.
 fn forged(world: &World, victim: usize) -> Vec<Vec<u8>> {
     let forge = |i: u8| {
-        let gate = Gate::new(&Secret::private([i + 1; 32]));
+        let gate = world.gate(&Secret::private([i + 1; 32]));
         let peer = world.hosts[victim].key;
-        let settings = TunnelSettings { peer, preshared_key: None, keepalive: None, index: 1, endpoints: vec![] };
+        let settings = TunnelSettings {
+            peer,
+            preshared_key: None,
+            keepalive: None,
+            index: 1,
+            endpoints: vec![endpoint(victim)],
+        };
         let mut message = [0; HANDSHAKE_ROOM];
-        let length = Tunnel::new(&gate, &settings, world.instant()).initiate(&mut message).unwrap();
+        let length = Tunnel::new(&gate, &settings, world.instant()).initiate(world.instant(), &mut message).unwrap();
         message[..length].to_vec()
     };
     (0..64).map(forge).collect()
@@ -95,9 +101,9 @@ fn a_flood_is_answered_with_less_than_it_brings_and_costs_a_bounded_number_of_co
     let limited = host.dropped(Drop::HandshakeLimited) - limited;
     assert_eq!(host.sent[usize::from(RESPONSE)] - sent[usize::from(RESPONSE)], 0);
     assert_eq!((host.sent[usize::from(COOKIE)] - sent[usize::from(COOKIE)]) as u64, limited);
-    // What is not limited costs a Diffie-Hellman computation; ticks may let two seconds' worth in.
+    // What is not limited costs a Diffie-Hellman computation; the flood touches two of the gate's seconds.
     let computed = host.dropped(Drop::HandshakeRefused);
-    assert!(computed <= 2 * 2 * HANDSHAKES_PER_SECOND, "{computed} computations");
+    assert!(computed <= 2 * u64::from(HANDSHAKES_PER_SECOND), "{computed} computations");
     assert!(limited + computed >= u64::from(FLOOD_PER_SECOND));
     assert_eq!(endpoint(0), talk.tunnel(1).endpoint().unwrap());
 }

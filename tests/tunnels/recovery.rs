@@ -55,7 +55,7 @@ fn after_an_outage_of_any_length_traffic_flows_again_within_a_retry() {
     }
 }
 
-/// boringtun gives up after 90 seconds: what waits then must not wait for the next packet.
+/// An attempt ends after 90 seconds: what waits then must not wait for the next packet.
 #[test]
 fn whenever_the_path_opens_what_waits_arrives_within_a_retry() {
     for tenths in 840..960 {

@@ -35,7 +35,7 @@ fn a_question_now_and_then_does_not_renew() {
     assert_eq!(talk.initiations_since(before), [0, 0]);
 }
 
-/// Stock WireGuard answers one-way traffic with a keepalive 10 seconds after the first packet, boringtun at once.
+/// WireGuard answers one-way traffic with a keepalive 10 seconds after the first packet.
 #[test]
 fn a_peer_that_answers_after_ten_seconds_is_not_deaf() {
     let mut talk = Talk::with_session();
@@ -53,7 +53,8 @@ fn a_deaf_peer_is_asked_for_a_session_after_15_seconds() {
     for silence in [Duration::ZERO, 40 * S] {
         let mut talk = Talk::with_session();
         talk.talk(10 * S, [Some(200 * MS), Some(200 * MS)]);
-        talk.run(silence);
+        // What is under way arrives: nobody waits for an answer.
+        talk.run(20 * MS + silence);
         let before = talk.initiations();
         talk.cut(true);
         talk.talk(14 * S, [Some(200 * MS), None]);
@@ -116,7 +117,6 @@ fn after_an_outage_that_both_noticed_one_side_renews_for_both() {
     assert!((28..=31).contains(&(a + b)), "{a} and {b} initiations");
 }
 
-/// boringtun issue 495 says that sessions went deaf in one direction 15 to 30 seconds after a handshake.
 #[test]
 fn three_hours_of_traffic_lose_nothing_in_any_direction() {
     let patterns: [[Option<Duration>; 2]; 6] = [
@@ -209,7 +209,7 @@ fn all_that_waits_leaves_when_the_session_comes() {
 #[test]
 fn a_session_is_not_live_before_the_peer_proved_that_it_has_it() {
     let mut talk = Talk::new();
-    // Host 1 gets every initiation; its responses are lost. Eight of them fill boringtun's ring of sessions.
+    // Host 1 gets every initiation; its responses are lost.
     talk.world.cut.insert((1, 0));
     for _ in 0..30 {
         talk.talk(5 * S, [Some(S), None]);

@@ -2,9 +2,9 @@
 
 use crate::world::{Acquaintance, DATA, Datagram, INITIATION, World};
 use std::collections::BTreeSet;
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
-use weft::switch::tunnel::Tunnel;
+use weft::tunnel::{Claim, Gate, OVERHEAD, Opener, Tunnel};
 use weft::wire::message::{self, Message};
 
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -57,6 +57,12 @@ impl Talk {
     pub(super) fn packet(&self, n: usize, token: u64) -> Vec<u8> {
         let (from, to) = (self.world.hosts[n].address, self.world.hosts[1 - n].address);
         message::packet(&Message::Probe { token }, from, to, Some(100))
+    }
+
+    /// What opens this datagram at host `n`.
+    pub(super) fn opener(&self, n: usize, datagram: &[u8]) -> Arc<Opener> {
+        let Some(Claim::Data(index)) = Gate::claim(datagram) else { panic!("not data: {datagram:?}") };
+        self.tunnel(n).opener(self.world.instant(), index).expect("a live session")
     }
 
     /// Lets time pass in which each host says something every so often, or nothing.
@@ -135,13 +141,11 @@ impl Talk {
 
     /// The data messages that host `n` sends while it seals these packets; they are not sent.
     pub(super) fn sealed(&mut self, n: usize, packets: u64) -> Vec<Vec<u8>> {
-        let now = self.world.instant();
         let packets: Vec<_> = (0..packets).map(|i| self.packet(n, 1_000_000 + i)).collect();
-        let mut tunnel = self.tunnel(n);
+        let (sealer, _) = self.tunnel(n).outgoing(self.world.instant()).expect("a live session");
         let seal = |packet: Vec<u8>| {
-            let mut datagram = vec![0; packet.len() + 160];
-            let length = tunnel.seal(now, &packet, &mut datagram).expect("a live session");
-            datagram.truncate(length);
+            let mut datagram = vec![0; packet.len() + OVERHEAD];
+            assert_eq!(sealer.seal(&packet, &mut datagram), Some(datagram.len()));
             datagram
         };
         packets.into_iter().map(seal).collect()

@@ -1,6 +1,6 @@
-//! Virtual time, for everybody.
+//! Virtual time, also for those who do not ask us for it.
 //!
-//! Most of weft takes `now` as an argument; boringtun reads the clock by itself, three of them: CLOCK_BOOTTIME for its
+//! weft takes `now` as an argument; boringtun reads the clock by itself, three of them: CLOCK_BOOTTIME for its
 //! timers, CLOCK_REALTIME for handshake timestamps, CLOCK_MONOTONIC through `std::time::Instant`. All end in libc's
 //! `clock_gettime`. A test binary that includes this file defines that symbol itself, which the linker prefers to
 //! libc's. A thread with a [`Clock`] then sees the time that the clock was set to and nothing else; all others go on
