@@ -121,11 +121,11 @@ fn workload() {
 fn out(host: &Host, world: &World, frame: &mut Frame) {
     let mut worker = Worker::new(0);
     // Once before: first times make buffers.
-    host.send(world.now, 0, frame, &mut worker);
+    host.send(world.now, 0, frame, &mut worker.out);
     worker.out.clear();
     measured(|| {
         for _ in 0..FRAMES {
-            host.send(world.now, 0, frame, &mut worker);
+            host.send(world.now, 0, frame, &mut worker.out);
             worker.out.clear();
         }
     });
@@ -136,7 +136,7 @@ fn out(host: &Host, world: &World, frame: &mut Frame) {
 /// A port of the far host sends, and the near one receives.
 fn into(world: &World, frame: &mut Frame) {
     let (mut here, mut there) = (Worker::new(0), Worker::new(1));
-    let mut send = |there: &mut Worker| world.far[0].send(world.now, 0, frame, there);
+    let mut send = |there: &mut Worker| world.far[0].send(world.now, 0, frame, &mut there.out);
     send(&mut there);
     world.near.underlay(world.now, &world.far[0], &mut there, &mut here);
     let mut trains: Vec<Worker> = Vec::new();

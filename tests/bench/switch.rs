@@ -40,7 +40,7 @@ fn across(c: &mut Criterion, name: &str, bytes: usize, frame: impl Fn() -> Frame
         let (mut frame, mut here, mut there) = (frame(), Worker::new(0), Worker::new(1));
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
-                world.near.send(world.now, 0, &mut frame, &mut here);
+                world.near.send(world.now, 0, &mut frame, &mut here.out);
                 world.far[0].underlay(world.now, &world.near, &mut here, &mut there);
             });
         });
@@ -63,7 +63,7 @@ fn local(c: &mut Criterion) {
         let world = World::new(wanted);
         let (mut frame, mut here) = (plain(mac(0, 0), mac(0, 1), SMALL), Worker::new(0));
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
-            b.iter(|| world.near.send(world.now, 0, &mut frame, &mut here));
+            b.iter(|| world.near.send(world.now, 0, &mut frame, &mut here.out));
         });
         assert!(here.out.delivered > 0);
     }
@@ -78,7 +78,7 @@ fn flooded(c: &mut Criterion) {
         let (mut frame, mut here) = (plain(mac(0, 0), broadcast, SMALL), Worker::new(0));
         group.bench_function(BenchmarkId::from_parameter(format!("{live} peers")), |b| {
             b.iter(|| {
-                world.near.send(world.now, 0, &mut frame, &mut here);
+                world.near.send(world.now, 0, &mut frame, &mut here.out);
                 here.out.clear();
             });
         });

@@ -43,7 +43,7 @@ fn together(world: &World, count: usize, iterations: u64, make: Make) -> Duratio
         start.wait();
         let before = cpu_time();
         for _ in 0..iterations {
-            world.near.send(world.now, n, &mut frame, &mut worker);
+            world.near.send(world.now, n, &mut frame, &mut worker.out);
             worker.out.clear();
         }
         cpu_time() - before
