@@ -1,6 +1,7 @@
 //! What the tests of `weft lab …` share: a command under way, and everything it has that must be gone afterwards.
 
 mod commands;
+mod scale;
 mod tour;
 
 use crate::common::cli::WEFT;
