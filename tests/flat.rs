@@ -121,11 +121,11 @@ fn workload() {
 fn out(host: &Host, world: &World, frame: &mut Frame) {
     let mut worker = Worker::new();
     // Once before: first times make buffers.
-    host.send(world.now, 0, frame, &mut worker);
+    host.send(world.now, 0, frame, &mut worker.out);
     worker.out.clear();
     measured(|| {
         for _ in 0..FRAMES {
-            host.send(world.now, 0, frame, &mut worker);
+            host.send(world.now, 0, frame, &mut worker.out);
             worker.out.clear();
         }
     });
@@ -136,11 +136,11 @@ fn out(host: &Host, world: &World, frame: &mut Frame) {
 /// A port of the far host sends, and the near one receives.
 fn into(world: &World, frame: &mut Frame) {
     let (mut here, mut there) = (Worker::new(), Worker::new());
-    let mut send = |there: &mut Worker| world.far[0].send(world.now, 0, frame, there);
+    let mut send = |there: &mut Worker| world.far[0].send(world.now, 0, frame, &mut there.out);
     send(&mut there);
     world.near.underlay(world.now, &world.far[0], &mut there, &mut here);
     let mut trains: Vec<Worker> = Vec::new();
-    for n in 0..FRAMES {
+    for _ in 0..FRAMES {
         let mut train = Worker::new();
         send(&mut train);
         trains.push(train);

@@ -138,6 +138,8 @@ pub struct Control<H: Host> {
     lookups: Vec<Lookup>,
     resolved: BTreeMap<(String, u16), Vec<std::net::SocketAddr>>,
     announcements: Vec<ports::Announcement>,
+    /// When the next announcement may be made.
+    announce_from: Instant,
     started: Instant,
     next_second: Instant,
     next_call: Instant,
@@ -162,6 +164,7 @@ impl<H: Host> Control<H> {
             lookups: Vec::new(),
             resolved: BTreeMap::new(),
             announcements: Vec::new(),
+            announce_from: now,
             started: now,
             next_second: now,
             next_call: now + CALL_AGAIN,

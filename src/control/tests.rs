@@ -375,6 +375,29 @@ fn a_port_is_announced_three_times_to_its_network_alone() {
 }
 
 #[test]
+fn many_ports_are_announced_without_haste_and_all_of_them() {
+    const PORTS: u32 = 200;
+    let mut plane = Plane::new(FILE);
+    let mut most = 0;
+    for n in 1..=PORTS {
+        let address = format!("10.32.1.{n}/16").parse().unwrap();
+        plane.attach(n, |attach| (attach.mac, attach.addresses) = (Some(mac(n as u8)), vec![address])).unwrap();
+    }
+    let mut heard: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    for _ in 0..80 {
+        let frames = std::mem::take(&mut plane.control.host.out.frames);
+        most = most.max(frames.len());
+        frames.into_iter().for_each(|(_, frame)| *heard.entry(frame).or_default() += 1);
+        plane.pass(super::TICK);
+    }
+    // A quarter of a second's worth at 20 µs each, and the one announcement that exceeds it.
+    assert!(most <= 12_500 + PORTS as usize, "{most} copies at once");
+    let others = PORTS as usize - 1;
+    let often = (2 * others..=3 * others).contains(&heard[&announce::gratuitous_arp(mac(1), [10, 32, 1, 1].into())]);
+    assert!(heard.len() == PORTS as usize && often, "{} of {PORTS} announced", heard.len());
+}
+
+#[test]
 fn a_static_entry_waits_for_its_port() {
     let text = FILE.replace("vni = 100", "vni = 100\nstatic = [{ mac = '02:00:00:00:00:77', port = 'web' }]");
     let mut plane = Plane::new(&text);

@@ -3,9 +3,11 @@
 //!
 //! `cargo bench --bench fdb`
 
+mod cpu_time;
+
+use cpu_time::{CpuTime, criterion};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
-use std::time::Duration;
 use weft::switch::fdb::{Fdb, Limits};
 use weft::switch::ids::{Place, PortId};
 use weft::wire::ethernet::Mac;
@@ -22,7 +24,7 @@ fn place(n: usize) -> Place {
     Place::Port(PortId(n as u32 % 100))
 }
 
-fn fdb(c: &mut Criterion) {
+fn fdb(c: &mut Criterion<CpuTime>) {
     for (name, random) in [("one pair of stations", false), ("stations in turn", false), ("stations at random", true)]
     {
         let mut group = c.benchmark_group(name);
@@ -57,7 +59,7 @@ fn fdb(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    config = criterion();
     targets = fdb
 }
 criterion_main!(benches);

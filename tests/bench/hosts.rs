@@ -120,7 +120,7 @@ pub(crate) struct Host {
     pub(crate) switch: Switch,
     pub(crate) ports: Vec<Arc<Port>>,
     pub(crate) peers: Vec<Arc<Peer>>,
-    endpoint: SocketAddr,
+    pub(crate) endpoint: SocketAddr,
 }
 
 /// What one worker has of its own.
@@ -139,6 +139,13 @@ impl Worker {
 pub(crate) struct Frame {
     header: VnetHeader,
     buffer: Vec<u8>,
+}
+
+impl Frame {
+    /// Makes the first bytes of its payload a number.
+    pub(crate) fn set_number(&mut self, number: u64) {
+        self.buffer[HEADROOM + 14..HEADROOM + 22].copy_from_slice(&number.to_be_bytes());
+    }
 }
 
 /// A host, and as many small ones as have sessions with it.
@@ -175,9 +182,9 @@ impl World {
     fn introduce(&self, n: usize) {
         let (near, far, now) = (&self.near, &self.far[n], self.now);
         let [mut here, mut there] = [Worker::new(), Worker::new()];
-        far.send(now, 0, &mut plain(mac(n + 1, 0), mac(0, 0), 46), &mut there);
+        far.send(now, 0, &mut plain(mac(n + 1, 0), mac(0, 0), 46), &mut there.out);
         near.underlay(now, far, &mut there, &mut here);
-        near.send(now, 0, &mut plain(mac(0, 0), mac(n + 1, 0), 46), &mut here);
+        near.send(now, 0, &mut plain(mac(0, 0), mac(n + 1, 0), 46), &mut here.out);
         far.underlay(now, near, &mut here, &mut there);
         let places = [(near, mac(n + 1, 0), near.peers[n].id), (far, mac(0, 0), far.peers[0].id)];
         for (host, mac, peer) in places {
@@ -224,8 +231,8 @@ impl Host {
     }
 
     /// A container behind `port` sends a frame.
-    pub(crate) fn send(&self, now: Instant, port: usize, frame: &mut Frame, worker: &mut Worker) {
-        self.switch.port_input(now, &self.ports[port], frame.header, &mut frame.buffer, HEADROOM, &mut worker.out);
+    pub(crate) fn send(&self, now: Instant, port: usize, frame: &mut Frame, out: &mut impl Egress) {
+        self.switch.port_input(now, &self.ports[port], frame.header, &mut frame.buffer, HEADROOM, out);
     }
 
     /// What `from` has sent with the worker `sender` arrives here, and what came out of it is flushed.

@@ -2,12 +2,13 @@
 //!
 //! `cargo bench --bench offloads`
 
+mod cpu_time;
 mod hosts;
 
+use cpu_time::{CpuTime, criterion};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hosts::{mac, tcp};
 use std::hint::black_box;
-use std::time::Duration;
 use weft::wire::checksum;
 use weft::wire::merge::{Inspection, Run, inspect};
 use weft::wire::segment::{MAX_HEADER, Plan};
@@ -18,7 +19,7 @@ const SIZE: usize = 1446;
 const SEGMENTS: usize = 44;
 
 /// The headers of all segments of 64 KiB; payload is not touched.
-fn segment(c: &mut Criterion) {
+fn segment(c: &mut Criterion<CpuTime>) {
     let frame = tcp(mac(0, 0), mac(1, 0), 0, SEGMENTS * SIZE);
     let header =
         VnetHeader { gso_type: GSO_TCPV4, gso_size: SIZE as u16, hdr_len: 54, ..VnetHeader::single(Some(PARTIAL)) };
@@ -37,7 +38,7 @@ fn segment(c: &mut Criterion) {
 }
 
 /// The other way: segments as they come out of a tunnel, with partial checksums and with complete ones.
-fn merge(c: &mut Criterion) {
+fn merge(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("merge");
     group.throughput(Throughput::Elements(SEGMENTS as u64));
     for (name, partial) in [("partial checksums", Some(PARTIAL)), ("complete checksums", None)] {
@@ -67,7 +68,7 @@ fn merge(c: &mut Criterion) {
     }
 }
 
-fn sum(c: &mut Criterion) {
+fn sum(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("checksum");
     let bytes: Vec<u8> = (0..65_536).map(|n| n as u8).collect();
     for length in [20, 64, 1500, 65_536] {
@@ -80,7 +81,7 @@ fn sum(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    config = criterion();
     targets = segment, merge, sum
 }
 criterion_main!(benches);

@@ -1,14 +1,15 @@
 //! What the data plane costs per frame, without syscalls, and what that depends on: a whole [`Switch`](weft::switch::Switch)
 //! of any size, or two with a session between them.
 //!
-//! `cargo bench --bench switch`; one group: `cargo bench --bench switch -- super-frame`. Timings on a machine that does
-//! other things are noise; `tests/flat.rs` counts instructions.
+//! `cargo bench --bench switch`; one group: `cargo bench --bench switch -- super-frame`. The time is CPU
+//! time; `tests/flat.rs` counts instructions.
 
+mod cpu_time;
 mod hosts;
 
+use cpu_time::{CpuTime, criterion};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hosts::{Frame, Size, Worker, World, mac, plain, super_frame};
-use std::time::Duration;
 
 /// Payload of a super-frame: what fills 44 segments.
 const SUPER: usize = 44 * 1448;
@@ -32,7 +33,7 @@ fn sizes() -> Vec<(&'static str, Size)> {
 }
 
 /// From a port of one host to a port of another.
-fn across(c: &mut Criterion, name: &str, bytes: usize, frame: impl Fn() -> Frame) {
+fn across(c: &mut Criterion<CpuTime>, name: &str, bytes: usize, frame: impl Fn() -> Frame) {
     let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Bytes(bytes as u64));
     for (size, wanted) in sizes() {
@@ -40,7 +41,7 @@ fn across(c: &mut Criterion, name: &str, bytes: usize, frame: impl Fn() -> Frame
         let (mut frame, mut here, mut there) = (frame(), Worker::new(), Worker::new());
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
-                world.near.send(world.now, 0, &mut frame, &mut here);
+                world.near.send(world.now, 0, &mut frame, &mut here.out);
                 world.far[0].underlay(world.now, &world.near, &mut here, &mut there);
             });
         });
@@ -48,29 +49,29 @@ fn across(c: &mut Criterion, name: &str, bytes: usize, frame: impl Fn() -> Frame
     }
 }
 
-fn super_frames(c: &mut Criterion) {
+fn super_frames(c: &mut Criterion<CpuTime>) {
     across(c, "super-frame, port to peer to port", SUPER, || super_frame(mac(0, 0), mac(1, 0), SUPER));
 }
 
-fn small_frames(c: &mut Criterion) {
+fn small_frames(c: &mut Criterion<CpuTime>) {
     across(c, "small frame, port to peer to port", SMALL + 14, || plain(mac(0, 0), mac(1, 0), SMALL));
 }
 
 /// Between two ports of one host.
-fn local(c: &mut Criterion) {
+fn local(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("port to port");
     for (size, wanted) in sizes() {
         let world = World::new(wanted);
         let (mut frame, mut here) = (plain(mac(0, 0), mac(0, 1), SMALL), Worker::new());
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
-            b.iter(|| world.near.send(world.now, 0, &mut frame, &mut here));
+            b.iter(|| world.near.send(world.now, 0, &mut frame, &mut here.out));
         });
         assert!(here.out.delivered > 0);
     }
 }
 
 /// A broadcast of an ARP's size.
-fn flooded(c: &mut Criterion) {
+fn flooded(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("broadcast");
     for live in [1, 10, 100] {
         let world = World::new(Size { peers: live, live, ..Size::SMALLEST });
@@ -78,7 +79,7 @@ fn flooded(c: &mut Criterion) {
         let (mut frame, mut here) = (plain(mac(0, 0), broadcast, SMALL), Worker::new());
         group.bench_function(BenchmarkId::from_parameter(format!("{live} peers")), |b| {
             b.iter(|| {
-                world.near.send(world.now, 0, &mut frame, &mut here);
+                world.near.send(world.now, 0, &mut frame, &mut here.out);
                 here.out.clear();
             });
         });
@@ -87,7 +88,7 @@ fn flooded(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    config = criterion();
     targets = super_frames, small_frames, local, flooded
 }
 criterion_main!(benches);

@@ -5,8 +5,10 @@
 //! same for any number of workers. It is CPU time so that other work on the machine does not count; what workers cost each
 //! other counts only while they really run at once, on as many cores.
 
+mod cpu_time;
 mod hosts;
 
+use cpu_time::{CpuTime, cpu_time, criterion};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use hosts::{Frame, Size, Worker, World, mac, plain, super_frame};
 use std::sync::Barrier;
@@ -16,7 +18,7 @@ use weft::wire::ethernet::Mac;
 /// A frame of the worker on port `n`, from there to a destination.
 type Make = fn(Mac, usize) -> Frame;
 
-fn workers(c: &mut Criterion) {
+fn workers(c: &mut Criterion<CpuTime>) {
     let most = std::thread::available_parallelism().map_or(1, usize::from);
     let counts: Vec<usize> = [1, 2, 4, 8, 16, 32].into_iter().filter(|&n| n == 1 || n <= most).collect();
     let kinds: [(&str, Make); 3] = [
@@ -43,7 +45,7 @@ fn together(world: &World, count: usize, iterations: u64, make: Make) -> Duratio
         start.wait();
         let before = cpu_time();
         for _ in 0..iterations {
-            world.near.send(world.now, n, &mut frame, &mut worker);
+            world.near.send(world.now, n, &mut frame, &mut worker.out);
             worker.out.clear();
         }
         cpu_time() - before
@@ -55,18 +57,9 @@ fn together(world: &World, count: usize, iterations: u64, make: Make) -> Duratio
     })
 }
 
-/// What the calling thread has run so far.
-fn cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one timespec, which lives here.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    assert_eq!(result, 0, "no clock of a thread's CPU time");
-    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
-}
-
 criterion_group! {
     name = benches;
-    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
+    config = criterion();
     targets = workers
 }
 criterion_main!(benches);

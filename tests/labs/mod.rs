@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod scale;
 mod tour;
 
 use crate::common::cli::WEFT;
