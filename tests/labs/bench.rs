@@ -103,6 +103,6 @@ fn whoever_interrupts_the_bench_finds_nothing_left() {
 
 #[test]
 fn a_name_that_nobody_has_is_refused_with_those_there_are() {
-    let told = weft("/nowhere".as_ref(), "lab bench --only weft,tink").refused();
+    let told = weft("/nowhere".as_ref(), "lab bench --only weft,tink").misused();
     assert!(told.contains("'tink'") && told.contains("vpncloud"), "{told}");
 }
