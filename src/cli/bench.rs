@@ -81,10 +81,15 @@ fn text(report: &Report) -> String {
         text.push_str(&format!("\nBetween two containers on one host:\n{}", one_host(report).render()));
     }
     text.push_str(&format!("\nHow they were set up:\n{}", setups(report).render()));
-    if !report.absent.is_empty() || report.contenders.iter().any(|row| row.failed.is_some()) {
+    let remarkable = |row: &Row| row.failed.is_some() || row.fragmented > 0;
+    if !report.absent.is_empty() || report.contenders.iter().any(remarkable) {
         text.push('\n');
     }
     for row in &report.contenders {
+        if row.fragmented > 0 {
+            let count = row.fragmented;
+            text.push_str(&format!("{}: its MTU is too large, {count} packets were fragmented\n", row.name));
+        }
         if let Some(failed) = &row.failed {
             let lines: Vec<String> = failed.lines().map(printable).collect();
             text.push_str(&format!("{} failed: {}\n", row.name, lines.join("\n    ")));
@@ -212,7 +217,12 @@ mod tests {
         assert!(has(&["tinc", "Ethernet", "yes", "0.50", "2", "%", "-", "-", "0", "10.00"]), "{text}");
         assert!(has(&["tinc", "12.00", "-", "-", "0.25"]), "{text}");
         assert!(has(&["weft", "12.00", "75", "%"]), "{text}");
-        assert!(has(&["fastd", "failed:", "it", "said"]) && has(&["nebula:", "nebula", "is", "not", "on"]), "{text}");
+        assert!(
+            has(&["tinc:", "its", "MTU"])
+                && has(&["fastd", "failed:", "it", "said"])
+                && has(&["nebula:", "nebula", "is", "not", "on"]),
+            "{text}"
+        );
         assert!(text.contains("Medians of 3 rounds of 1 s; several streams are 4."), "{text}");
     }
 
