@@ -6,6 +6,7 @@ use crate::lab::bench::summary::{Metric, Report, Row};
 use crate::lab::bench::{self, BenchSpec};
 use crate::lab::contenders::{self, Layer, WEFT};
 use crate::lab::{LabError, report};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +22,7 @@ larger daemon. OF BARE is the share of the path between the hosts without any ov
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
     /// Only these (the bare path is always measured)
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = names())]
     only: Vec<String>,
     /// How often everything is measured; the median counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
@@ -40,6 +41,11 @@ pub(super) struct BenchArgs {
     chart: Option<PathBuf>,
     #[command(flatten)]
     path: PathArgs,
+}
+
+/// What `--only` takes.
+fn names() -> PossibleValuesParser {
+    PossibleValuesParser::new(contenders::ALL.iter().map(|one| one.name))
 }
 
 pub(super) fn show(args: &BenchArgs) -> Result<(), LabError> {
@@ -68,14 +74,22 @@ pub(super) fn show(args: &BenchArgs) -> Result<(), LabError> {
 
 fn text(report: &Report) -> String {
     let mut text = format!("Between the hosts:\n{}", between_hosts(report).render());
-    if report.row(WEFT).is_some_and(|weft| !weft.figures.is_empty()) {
+    if compared(report).next().is_some_and(|row| row.figures[&Metric::Tcp].weft_ratio.is_some()) {
         text.push_str(&format!("\nweft's figure divided by the other's:\n{}", ratios(report).render()));
     }
     if report.contenders.iter().any(|row| row.median(Metric::TcpLocal).is_some()) {
         text.push_str(&format!("\nBetween two containers on one host:\n{}", one_host(report).render()));
     }
-    text.push_str(&format!("\nHow they were set up:\n{}\n", setups(report).render()));
+    text.push_str(&format!("\nHow they were set up:\n{}", setups(report).render()));
+    let remarkable = |row: &Row| row.failed.is_some() || row.fragmented > 0;
+    if !report.absent.is_empty() || report.contenders.iter().any(remarkable) {
+        text.push('\n');
+    }
     for row in &report.contenders {
+        if row.fragmented > 0 {
+            let count = row.fragmented;
+            text.push_str(&format!("{}: its MTU is too large, {count} packets were fragmented\n", row.name));
+        }
         if let Some(failed) = &row.failed {
             let lines: Vec<String> = failed.lines().map(printable).collect();
             text.push_str(&format!("{} failed: {}\n", row.name, lines.join("\n    ")));
@@ -129,6 +143,11 @@ fn between_hosts(report: &Report) -> Table {
     table
 }
 
+/// Those with which weft is compared: all that carried traffic between the hosts, but itself.
+fn compared(report: &Report) -> impl Iterator<Item = &Row> {
+    report.contenders.iter().filter(|row| row.name != WEFT && row.median(Metric::Tcp).is_some())
+}
+
 fn ratios(report: &Report) -> Table {
     let mut table = Table::new(&[
         "WEFT /",
@@ -153,7 +172,7 @@ fn ratios(report: &Report) -> Table {
         Metric::TripLoaded,
         Metric::Memory,
     ];
-    for row in report.contenders.iter().filter(|row| row.median(Metric::Tcp).is_some()) {
+    for row in compared(report) {
         let ratio = |metric| row.figures.get(&metric).and_then(|figure| figure.weft_ratio);
         let cells = metrics.map(|metric| ratio(metric).map_or_else(String::new, |ratio| format!("{ratio:.2}")));
         table.row(std::iter::once(row.name.clone()).chain(cells));
@@ -198,7 +217,12 @@ mod tests {
         assert!(has(&["tinc", "Ethernet", "yes", "0.50", "2", "%", "-", "-", "0", "10.00"]), "{text}");
         assert!(has(&["tinc", "12.00", "-", "-", "0.25"]), "{text}");
         assert!(has(&["weft", "12.00", "75", "%"]), "{text}");
-        assert!(has(&["fastd", "failed:", "it", "said"]) && has(&["nebula:", "nebula", "is", "not", "on"]), "{text}");
+        assert!(
+            has(&["tinc:", "its", "MTU"])
+                && has(&["fastd", "failed:", "it", "said"])
+                && has(&["nebula:", "nebula", "is", "not", "on"]),
+            "{text}"
+        );
         assert!(text.contains("Medians of 3 rounds of 1 s; several streams are 4."), "{text}");
     }
 
@@ -206,6 +230,8 @@ mod tests {
     fn tables_of_nothing_are_left_out() {
         let mut report = example();
         report.contenders.retain(|row| row.name == "tinc");
+        let figures = report.contenders.iter_mut().flat_map(|row| row.figures.values_mut());
+        figures.for_each(|figure| figure.weft_ratio = None);
         let text = text(&report);
         assert!(!text.contains("divided by") && !text.contains("on one host"), "{text}");
     }

@@ -104,6 +104,7 @@ struct Lane {
     setup: &'static Setup,
     pair: Option<Pair>,
     samples: Vec<Sample>,
+    fragmented: u64,
     failed: Option<String>,
 }
 
@@ -125,8 +126,8 @@ impl Lane {
             }
             program => program.map(|program| program.version.clone()),
         };
-        let mut lane =
-            Self { contender, version, setup: &contender.setups[0], pair: None, samples: Vec::new(), failed: None };
+        let (setup, samples) = (&contender.setups[0], Vec::new());
+        let mut lane = Self { contender, version, setup, pair: None, samples, fragmented: 0, failed: None };
         let mut best = f64::NEG_INFINITY;
         for (way, setup) in contender.setups.iter().enumerate() {
             let lab = LabSpec { name: format!("{}-{number}-{way}", spec.lab.name), ..spec.lab.clone() };
@@ -151,7 +152,9 @@ impl Lane {
     /// An interruption.
     fn measure(&mut self, spec: &BenchSpec, stop: &Stop) -> Result<(), LabError> {
         let Some(pair) = &mut self.pair else { return Ok(()) };
-        match measure::once(pair, spec, stop) {
+        let outcome = measure::once(pair, spec, stop);
+        self.fragmented = pair.fragmented();
+        match outcome {
             Ok(sample) => self.samples.push(sample),
             Err(_) if stop.is_set() => return Err(LabError::Interrupted),
             Err(error) => {
@@ -163,8 +166,8 @@ impl Lane {
     }
 
     fn measured(self) -> Measured {
-        let Self { contender, version, setup, samples, failed, .. } = self;
-        Measured { contender, version, setup: setup.what, samples, failed }
+        let Self { contender, version, setup, samples, fragmented, failed, .. } = self;
+        Measured { contender, version, setup: setup.what, samples, fragmented, failed }
     }
 }
 

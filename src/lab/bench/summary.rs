@@ -75,6 +75,8 @@ pub struct Row {
     pub setup: String,
     /// What was measured.
     pub figures: BTreeMap<Metric, Figure>,
+    /// Packets of the underlay that had to be fragmented: more than 0 says that the overlay's MTU was too large.
+    pub fragmented: u64,
     /// Why there is not more, with its last words.
     pub failed: Option<String>,
 }
@@ -131,6 +133,7 @@ pub(super) struct Measured {
     pub(super) version: Option<String>,
     pub(super) setup: &'static str,
     pub(super) samples: Vec<Sample>,
+    pub(super) fragmented: u64,
     pub(super) failed: Option<String>,
 }
 
@@ -161,7 +164,7 @@ impl Row {
 }
 
 fn row(measured: Measured) -> Row {
-    let Measured { contender, version, setup, samples, failed } = measured;
+    let Measured { contender, version, setup, samples, fragmented, failed } = measured;
     let mut values: BTreeMap<Metric, Vec<f64>> = BTreeMap::new();
     for (metric, value) in samples.into_iter().flatten().filter(|(_, value)| value.is_finite()) {
         values.entry(metric).or_default().push(value);
@@ -174,6 +177,7 @@ fn row(measured: Measured) -> Row {
         version,
         setup: setup.to_owned(),
         figures,
+        fragmented,
         failed,
     }
 }
@@ -233,6 +237,7 @@ pub(crate) mod tests {
                 version: None,
                 setup: "as it is",
                 samples: rounds.iter().map(|round| round.iter().copied().collect()).collect(),
+                fragmented: u64::from(name == "tinc") * 7,
                 failed: failed.map(str::to_owned),
             }
         };
@@ -291,6 +296,7 @@ pub(crate) mod tests {
             (&"tinc".into(), &"ethernet".into(), &true.into())
         );
         assert_eq!(tinc["figures"]["tcp_gbps"]["median"], 0.5);
+        assert_eq!(tinc["fragmented"], 7);
         assert_eq!(tinc["figures"]["cpu_s_per_gb"]["weft_ratio"], 0.25);
         assert_eq!(json["contenders"][4]["failed"], "it said \"no & never\"");
         assert_eq!(json["absent"][0]["name"], "nebula");

@@ -1,5 +1,4 @@
-//! fastd in mode `tap`. The methods tried are the one that its documentation recommends where there is no AES in
-//! hardware, and the one it recommends where there is.
+//! fastd in mode `tap`, with a method for processors without AES instructions and one for those that have them.
 
 use super::pair::{HOSTS, Pair};
 use super::program::Program;

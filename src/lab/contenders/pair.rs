@@ -309,6 +309,15 @@ impl Pair {
         self.pids().into_iter().filter_map(process::memory).max()
     }
 
+    /// Packets of the underlay that a host had to fragment so far, IPv4 only; 0 when the kernel does not say.
+    pub fn fragmented(&self) -> u64 {
+        let of = |host: &Host| {
+            let text = host.netns.run(|| fs::read_to_string("/proc/thread-self/net/snmp")).ok()?.ok()?;
+            snmp(&text, "Ip:", "FragOKs")
+        };
+        self.lab.hosts().iter().filter_map(of).sum()
+    }
+
     fn pids(&self) -> Vec<u32> {
         let daemons = self.lab.hosts().iter().filter_map(|host| Some(host.daemon()?.pid()));
         self.programs.iter().map(Started::pid).chain(daemons).collect()
@@ -324,5 +333,29 @@ impl Drop for Pair {
             // Most programs remove their files themselves, and nothing depends on it.
             let _ = fs::remove_file(file);
         }
+    }
+}
+
+/// A counter of `/proc/net/snmp`: of each group there is a line with names and one with values.
+fn snmp(text: &str, group: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter(|line| line.starts_with(group));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let at = names.split_ascii_whitespace().position(|word| word == name)?;
+    values.split_ascii_whitespace().nth(at)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::snmp;
+
+    #[test]
+    fn a_counter_of_snmp_is_found_by_its_name() {
+        let text = "Ip: Forwarding FragOKs FragFails\nIp: 1 42 7\nUdp: InDatagrams\nUdp: 9\n";
+        assert_eq!(snmp(text, "Ip:", "FragOKs"), Some(42));
+        assert_eq!(snmp(text, "Udp:", "InDatagrams"), Some(9));
+        assert_eq!(
+            (snmp(text, "Ip:", "Lost"), snmp(text, "Tcp:", "FragOKs"), snmp("", "Ip:", "x")),
+            (None, None, None)
+        );
     }
 }
