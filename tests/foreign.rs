@@ -203,6 +203,14 @@ impl Pair {
         }
     }
 
+    /// One side says something, before there is a session.
+    fn begin(&mut self, ours: bool) {
+        match ours {
+            true => self.say_ours(&packet(40, 0)),
+            false => self.say_theirs(&packet(40, 0)),
+        }
+    }
+
     /// Lets time pass.
     fn pass(&mut self, span: Duration) {
         let end = self.elapsed + span;
@@ -231,7 +239,7 @@ impl Pair {
         self.say_theirs(&packet(length, number));
         self.settle();
         for heard in &mut self.heard {
-            assert_eq!(heard.drain(..).collect::<Vec<_>>(), [packet(length, number)], "after {:?}", self.elapsed);
+            assert_eq!(std::mem::take(heard), [packet(length, number)], "after {:?}", self.elapsed);
         }
     }
 }
@@ -242,11 +250,7 @@ fn whoever_begins_packets_of_all_lengths_pass_both_ways() {
         for we_begin in [true, false] {
             let mut pair = Pair::new(preshared, None);
             // What begins the session waits for it.
-            if we_begin {
-                pair.say_ours(&packet(40, 0))
-            } else {
-                pair.say_theirs(&packet(40, 0))
-            }
+            pair.begin(we_begin);
             pair.settle();
             assert_eq!(pair.heard[usize::from(we_begin)], [packet(40, 0)], "{preshared:?}, we begin: {we_begin}");
             pair.heard = Default::default();
@@ -263,11 +267,7 @@ fn whoever_begins_packets_of_all_lengths_pass_both_ways() {
 fn sessions_are_renewed_for_hours_and_no_packet_is_lost() {
     for we_begin in [true, false] {
         let mut pair = Pair::new(None, None);
-        if we_begin {
-            pair.say_ours(&packet(40, 0))
-        } else {
-            pair.say_theirs(&packet(40, 0))
-        }
+        pair.begin(we_begin);
         pair.settle();
         pair.heard = Default::default();
         for number in 0..2 * 3600 {

@@ -11,8 +11,8 @@
 //!   with a cookie                   20        1,000     beyond: dropped
 //! ```
 //!
-//! A source is an IPv4 address or an IPv6 /64. Sources share [`SOURCES`] counters by a keyed hash: what a flooder can take
-//! from somebody else, and cannot aim, is the budget without a cookie.
+//! A source is an IPv4 address or an IPv6 /64. Sources share [`SOURCES`] counters by a keyed hash: a flooder takes of the
+//! budget of one in so many others, and cannot choose of whose.
 
 use super::macs::{Mac, MacKeys, has_cookie, mac};
 use super::noise::{Called, Timestamp};

@@ -275,7 +275,7 @@ impl Tunnel {
         self.stamp(now, ours, message);
         self.add_session(now, &keys, ours, theirs, false);
         self.endpoint = Some(from);
-        self.timers.shook(now);
+        self.timers.shook();
         Ok(RESPONSE_LEN)
     }
 
@@ -301,7 +301,7 @@ impl Tunnel {
         self.calling = None;
         self.add_session(now, &keys, ours, theirs, true);
         self.endpoint = Some(from);
-        self.timers.shook(now);
+        self.timers.shook();
         self.timers.established();
         let reply = self.keepalive(now, reply).unwrap_or(0);
         Ok(HandshakeOutcome { reply, session_up: !was_live })

@@ -47,6 +47,12 @@ struct Attempt {
     retry_at: Instant,
 }
 
+impl Attempt {
+    fn is_over(&self, now: Instant) -> bool {
+        since(now, self.began) >= ATTEMPT_TIME
+    }
+}
+
 pub(super) struct Timers {
     /// The interval of persistent keepalives.
     pub(super) keepalive: Option<Duration>,
@@ -89,7 +95,7 @@ impl Timers {
         }
     }
 
-    /// An authentic message arrived.
+    /// An authentic data message arrived.
     pub(super) fn heard(&mut self, now: Instant, data: bool) {
         self.heard = now;
         self.unanswered_since = None;
@@ -99,8 +105,8 @@ impl Timers {
     }
 
     /// The peer took part in a handshake.
-    pub(super) fn shook(&mut self, now: Instant) {
-        self.heard(now, false);
+    pub(super) fn shook(&mut self) {
+        self.unanswered_since = None;
         self.unanswered_initiations = 0;
     }
 
@@ -112,7 +118,8 @@ impl Timers {
     /// An initiation is sent; `random` spreads the next one.
     pub(super) fn initiated(&mut self, now: Instant, random: u16) {
         let jitter = Duration::from_millis(u64::from(random % (JITTER + 1)));
-        let began = self.attempt.as_ref().map_or(now, |attempt| attempt.began);
+        let began =
+            self.attempt.as_ref().filter(|attempt| !attempt.is_over(now)).map_or(now, |attempt| attempt.began);
         self.attempt = Some(Attempt { began, retry_at: now + REKEY_TIMEOUT + jitter });
         self.unanswered_initiations = self.unanswered_initiations.saturating_add(1);
     }
@@ -129,7 +136,7 @@ impl Timers {
 
     /// What is due, when `current` is the session that seals and `waiting` says whether packets wait for one.
     pub(super) fn due(&mut self, now: Instant, current: Option<&Session>, waiting: bool) -> Due {
-        if self.attempt.as_ref().is_some_and(|attempt| since(now, attempt.began) >= ATTEMPT_TIME) {
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.is_over(now) && now >= attempt.retry_at) {
             self.attempt = None;
             // Begun anew at once only for somebody.
             let speaking = self.sent_data.is_some_and(|at| since(now, at) < REKEY_TIMEOUT);

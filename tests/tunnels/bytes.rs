@@ -63,6 +63,17 @@ fn what_is_older_than_the_window_is_refused_as_a_replay() {
 }
 
 #[test]
+fn a_datagram_for_a_session_that_is_over_is_of_an_unknown_session() {
+    let mut talk = Talk::with_session();
+    let datagram = talk.sealed(0, 1).remove(0);
+    talk.run(181 * S);
+    let before = talk.world.hosts[1].dropped(Drop::UnknownSession);
+    talk.world.underlay_input(1, endpoint(66), &datagram, datagram.len());
+    assert_eq!(talk.world.hosts[1].dropped(Drop::UnknownSession), before + 1);
+    assert_eq!(talk.tunnel(1).endpoint(), Some(endpoint(0)));
+}
+
+#[test]
 fn packets_that_wait_are_bounded_in_number_bytes_and_age_and_the_oldest_gives_way() {
     let talk = Talk::new();
     let now = talk.world.instant();

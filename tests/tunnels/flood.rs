@@ -1,4 +1,4 @@
-//! A flood of handshakes: 50,000 a second that are made for us, from addresses that are not their sender's.
+//! A flood of handshakes: 50,000 a second that are made for us, from one address, or from ones that are not their sender's.
 
 use super::talk::{MS, S, Talk, of_type};
 use crate::world::{COOKIE, INITIATION, RESPONSE, World, endpoint};
@@ -29,8 +29,25 @@ fn forged(world: &World, victim: usize) -> Vec<Vec<u8>> {
     (0..64).map(forge).collect()
 }
 
-/// Floods host `victim` while time passes; returns the seconds until `done`, if within `limit`.
+/// Any address of a million.
+fn forged_address(n: u32) -> SocketAddr {
+    let [_, a, b, c] = n.to_be_bytes();
+    SocketAddr::from(([10, a, b, c], 1000))
+}
+
+/// Floods host `victim` from forged addresses while time passes; returns the time until `done`, if within `limit`.
 fn flood(talk: &mut Talk, victim: usize, limit: Duration, done: impl Fn(&World) -> bool) -> Option<Duration> {
+    flood_from(forged_address, talk, victim, limit, done)
+}
+
+/// As [`flood`], the `n`th message from the address that `from` gives.
+fn flood_from(
+    from: impl Fn(u32) -> SocketAddr,
+    talk: &mut Talk,
+    victim: usize,
+    limit: Duration,
+    done: impl Fn(&World) -> bool,
+) -> Option<Duration> {
     const SLICE: Duration = Duration::from_millis(5);
     let mut messages = forged(&talk.world, victim);
     // Some of the flood repeats what the attacker saw of a real peer.
@@ -44,8 +61,7 @@ fn flood(talk: &mut Talk, victim: usize, limit: Duration, done: impl Fn(&World) 
         }
         for _ in 0..FLOOD_PER_SECOND / 200 {
             count += 1;
-            let [_, a, b, c] = count.to_be_bytes();
-            let from = SocketAddr::from(([10, a, b, c], 1000));
+            let from = from(count);
             let message = &messages[count as usize % messages.len()];
             talk.world.underlay_input(victim, from, message, message.len());
         }
@@ -73,6 +89,21 @@ fn a_peer_makes_its_session_while_the_other_side_is_flooded() {
         let flooded = host.dropped(Drop::HandshakeLimited) + host.dropped(Drop::HandshakeRefused);
         assert!(flooded >= u64::from(FLOOD_PER_SECOND / 10));
         assert!(host.sent[usize::from(COOKIE)] > 0);
+    }
+}
+
+#[test]
+fn a_flooder_with_one_address_is_not_felt_by_anybody_else() {
+    for initiator in 0..2 {
+        let mut talk = Talk::new();
+        let from = |_| endpoint(66);
+        flood_from(from, &mut talk, 1, 2 * S, |_| false);
+        talk.world.connect(initiator, 1 - initiator);
+        let live = |world: &World| (0..2).all(|n| world.hosts[n].peers[&(1 - n)].tunnel().is_live());
+        let took = flood_from(from, &mut talk, 1, S, live);
+        assert!(took.is_some_and(|took| took < 100 * MS), "from {initiator}: {took:?}");
+        assert_eq!(talk.world.hosts[0].dropped(Drop::HandshakeLimited), 0);
+        assert_eq!(talk.initiations().iter().sum::<usize>(), 1, "nobody was asked for a cookie");
     }
 }
 
