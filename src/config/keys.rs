@@ -192,8 +192,8 @@ pub const NODE: Table = Table {
 pub const OFFLOAD: Table = Table {
     name: "offload",
     array: false,
-    doc: "Kernel offloads. Each is used where the daemon finds at start that the kernel has it, unless it is switched \
-          off here; `weft status` shows which are in use.",
+    doc: "Offloads. Each is used where the daemon finds at start that the kernel or the processor has it, unless it is \
+          switched off here; `weft status` shows which are in use.",
     keys: &[
         switch("tap_checksum", "Containers may leave L4 checksums to the switch, and the switch to their kernel."),
         switch("tap_tso", "Containers may hand over TCP super-frames of up to 64 KiB; needs `tap_checksum`."),

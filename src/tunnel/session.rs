@@ -21,6 +21,8 @@ const HEADER: usize = 16;
 const TAG: usize = crate::aead::TAG_LEN;
 /// Bytes that sealing adds.
 pub const OVERHEAD: usize = HEADER + TAG;
+const _: () = assert!(OVERHEAD == crate::wire::WIREGUARD_OVERHEAD);
+
 /// REKEY_AFTER_MESSAGES of the paper §6.1.
 const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 /// REJECT_AFTER_MESSAGES of the paper §6.1: the counter that no message may have, nor any above it.
