@@ -24,6 +24,8 @@ const MIB: f64 = 1024.0 * 1024.0;
 
 /// Measures everything there is a way for.
 pub(super) fn once(pair: &mut Pair, spec: &BenchSpec, stop: &Stop) -> Result<Sample, LabError> {
+    // While the others were measured, sessions, neighbours and flows of this one may have been forgotten.
+    pair.across.iter().chain(&pair.local).try_for_each(Route::until_it_carries)?;
     let mut sample = Sample::new();
     if let Some(route) = &pair.across {
         across(pair, route, spec, stop, &mut sample)?;
