@@ -1,6 +1,6 @@
 //! `weft lab bench`: the arguments, and the comparison as tables.
 
-use super::lab::{PathArgs, print, print_json, ready, tell};
+use super::lab::{LinkArgs, PathArgs, print, print_json, ready, tell};
 use super::table::{Table, printable};
 use crate::lab::bench::summary::{Metric, Report, Row};
 use crate::lab::bench::{self, BenchSpec};
@@ -41,6 +41,8 @@ pub(super) struct BenchArgs {
     chart: Option<PathBuf>,
     #[command(flatten)]
     path: PathArgs,
+    #[command(flatten)]
+    link: LinkArgs,
 }
 
 /// What `--only` takes.
@@ -52,6 +54,7 @@ pub(super) fn show(args: &BenchArgs) -> Result<(), LabError> {
     let contenders = contenders::called(&args.only)?;
     let mut lab = bench::spec(format!("bench-{}", std::process::id()));
     args.path.apply(&mut lab);
+    args.link.apply(&mut lab);
     let stop = ready()?;
     let spec = BenchSpec {
         lab,

@@ -109,7 +109,7 @@ struct UpArgs {
 /// Any of these puts the hosts on the lab's own wire instead of a kernel bridge.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Impaired underlay")]
-struct LinkArgs {
+pub(super) struct LinkArgs {
     /// Per cent of the underlay's frames that vanish
     #[arg(long, value_name = "PERCENT", value_parser = per_cent)]
     loss: Option<f64>,
@@ -254,9 +254,7 @@ fn tour_text(report: &tour::Report) -> String {
 fn up(args: &UpArgs) -> Result<(), LabError> {
     let mut spec = LabSpec::new(&args.name, args.hosts, args.containers);
     args.path.apply(&mut spec);
-    if let Some(settings) = args.link.settings() {
-        spec.underlay = Underlay::Impaired(settings, args.link.seed);
-    }
+    args.link.apply(&mut spec);
     let lab = supervise::up(&spec)?;
     let option = if args.name == DEFAULT_NAME { String::new() } else { format!(" --name {}", args.name) };
     let weft = program();
@@ -373,6 +371,13 @@ impl PathArgs {
 }
 
 impl LinkArgs {
+    /// Leaves the kernel bridge in its place when nothing was asked for.
+    pub(super) fn apply(&self, spec: &mut LabSpec) {
+        if let Some(settings) = self.settings() {
+            spec.underlay = Underlay::Impaired(settings, self.seed);
+        }
+    }
+
     /// What the link should do; `None` when nothing was asked for.
     fn settings(&self) -> Option<LinkSettings> {
         let wanted = LinkSettings {

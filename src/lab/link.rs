@@ -44,6 +44,21 @@ pub struct LinkSettings {
     pub cut_pairs: BTreeSet<(usize, usize)>,
 }
 
+impl std::fmt::Display for LinkSettings {
+    /// What is other than on an ideal link.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shares = [("lost", self.loss), ("doubled", self.duplicate), ("overtaken", self.reorder)];
+        let shares = shares.iter().filter(|(_, share)| *share > 0.0).map(|(what, share)| format!("{share} % {what}"));
+        let times = [("under way", self.delay), ("more by chance", self.jitter)];
+        let times = times.iter().filter(|(_, time)| !time.is_zero());
+        let times = times.map(|(what, time)| format!("{} ms {what}", time.as_secs_f64() * 1e3));
+        let size = self.max_packet.map(|most| format!("packets up to {most} bytes"));
+        let all: Vec<String> = shares.chain(times).chain(size).collect();
+        f.write_str(if all.is_empty() { "nothing lost or late" } else { "" })?;
+        f.write_str(&all.join(", "))
+    }
+}
+
 /// What became of frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkCounts {
@@ -278,6 +293,13 @@ mod tests {
         }
         assert_eq!(link.queued_bytes, 0);
         (arrived, link.counts())
+    }
+
+    #[test]
+    fn what_a_link_does_can_be_read() {
+        let link = LinkSettings { loss: 0.5, reorder: 1.0, delay: Duration::from_millis(10), ..Default::default() };
+        assert_eq!(link.to_string(), "0.5 % lost, 1 % overtaken, 10 ms under way");
+        assert_eq!(LinkSettings::default().to_string(), "nothing lost or late");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::contenders::program::Found;
 use super::contenders::{self, Contender, Setup};
 use super::generator::{TrafficError, bulk_tcp};
 use super::report::Machine;
-use super::spec::LabSpec;
+use super::spec::{LabSpec, Underlay};
 use super::{LabError, Stop};
 use measure::Sample;
 use std::time::Duration;
@@ -79,6 +79,9 @@ fn settings(lab: &LabSpec) -> String {
     let port_mtu = lab.networks.first().map_or(0, |network| network.mtu);
     let family = if lab.ipv6_underlay { "IPv6 (weft's alone, the others' IPv4)" } else { "IPv4" };
     let mut text = format!("underlay {family}, MTU {}; MTU of weft's ports {port_mtu}", lab.underlay_mtu);
+    if let Underlay::Impaired(link, seed) = &lab.underlay {
+        text.push_str(&format!("; {link}, seed {seed}"));
+    }
     if cfg!(debug_assertions) {
         text.push_str("; weft built without --release, which makes its figures too low");
     }
