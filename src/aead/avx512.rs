@@ -1,13 +1,13 @@
 //! ChaCha20-Poly1305 (RFC 8439 §2.8) by vectors of 512 bits.
 //!
 //! Block 0 of the key stream holds the one-time key of Poly1305, block 1 goes over the first 64 bytes of the message, and so
-//! on. Block 0 and the first fifteen of the others come from one computation, which is all a short packet needs. The
-//! tag is that of the ciphertext: a message that is sealed is encrypted first, one that is opened is decrypted last, and
-//! only if its tag is right.
+//! on. Block 0 and the first fifteen of the others come from one computation, which is all a short packet needs. In
+//! longer ones the ciphertext that is there is summed up for the tag while the next blocks are made: each of the two waits
+//! for its own results half the time.
 
 use super::TAG_LEN;
 use super::chacha20::{Cipher, MOST};
-use super::poly1305::Poly1305;
+use super::poly1305::{CHUNK, LANES_FROM, Lanes, Poly1305};
 use super::vector::{BYTES, load, load_part, store, store_part};
 use std::arch::x86_64::*;
 
@@ -16,23 +16,18 @@ pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512ifma")
         && is_x86_feature_detected!("bmi2")
 }
 
 /// Encrypts `plaintext` into `ciphertext`, which is as long.
-#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,bmi2")]
+#[target_feature(enable = "avx512bw,avx512dq,avx512ifma,bmi2")]
 pub(super) fn seal(key: &[u8; 32], counter: u64, plaintext: &[u8], ciphertext: &mut [u8], tag: &mut [u8; TAG_LEN]) {
-    let cipher = Cipher::new(key, counter);
-    let mut stream = [_mm512_setzero_si512(); MOST];
-    let mac = begin(&cipher, plaintext.len(), &mut stream);
-    crypt(&cipher, &mut stream, plaintext, ciphertext);
-    *tag = mac.finish(ciphertext);
+    *tag = crypt::<true>(&Cipher::new(key, counter), plaintext, ciphertext);
 }
 
-/// Decrypts `ciphertext` into `plaintext`, which is as long, if the tag is right; whether it is.
-#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,bmi2")]
+/// Decrypts `ciphertext` into `plaintext`, which is as long; whether the tag is right. If not, `plaintext` is zeroes.
+#[target_feature(enable = "avx512bw,avx512dq,avx512ifma,bmi2")]
 pub(super) fn open(
     key: &[u8; 32],
     counter: u64,
@@ -40,44 +35,68 @@ pub(super) fn open(
     tag: &[u8; TAG_LEN],
     plaintext: &mut [u8],
 ) -> bool {
-    let cipher = Cipher::new(key, counter);
-    let mut stream = [_mm512_setzero_si512(); MOST];
-    let mac = begin(&cipher, ciphertext.len(), &mut stream);
+    let made = crypt::<false>(&Cipher::new(key, counter), ciphertext, plaintext);
     // One comparison of whole words: how much of a forged tag was right does not show in the time this takes.
-    let authentic = u128::from_ne_bytes(mac.finish(ciphertext)) == u128::from_ne_bytes(*tag);
-    if authentic {
-        crypt(&cipher, &mut stream, ciphertext, plaintext);
+    let authentic = u128::from_ne_bytes(made) == u128::from_ne_bytes(*tag);
+    if !authentic {
+        plaintext.fill(0);
     }
     authentic
 }
 
-/// Makes the first blocks of the stream for a message of so many bytes.
+/// Combines `from` with the key stream into `to`, which is as long. Returns the tag of the ciphertext, whichever that is.
 #[inline]
-#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,bmi2")]
-fn begin(cipher: &Cipher, length: usize, stream: &mut [__m512i; MOST]) -> Poly1305 {
-    cipher.blocks(0, 1 + length.div_ceil(BYTES), stream);
+#[target_feature(enable = "avx512bw,avx512dq,avx512ifma,bmi2")]
+fn crypt<const SEALING: bool>(cipher: &Cipher, from: &[u8], to: &mut [u8]) -> [u8; TAG_LEN] {
+    let mut stream = [_mm512_setzero_si512(); MOST];
+    cipher.blocks(0, 1 + from.len().div_ceil(BYTES), &mut stream, || ());
     let mut key = [0; BYTES];
     store(&mut key, stream[0]);
-    Poly1305::new(&key)
+    let mut mac = Poly1305::new(&key);
+    let mut done = from.len().min((MOST - 1) * BYTES);
+    combine(&stream[1..], &from[..done], &mut to[..done]);
+
+    // How much of the ciphertext the tag has seen.
+    let mut summed = 0;
+    if from.len() >= LANES_FROM
+        && let Some(chunk) = ciphertext::<SEALING>(from, to).first_chunk()
+    {
+        let mut lanes = Lanes::new(&mac, chunk);
+        summed += CHUNK;
+        for first in (MOST as u32..).step_by(MOST) {
+            if done == from.len() {
+                break;
+            }
+            // When opening all the ciphertext is there from the beginning.
+            let there = if SEALING { &to[..done] } else { from };
+            let mut chunks = there[summed..].as_chunks().0.iter();
+            cipher.blocks(first, (from.len() - done).div_ceil(BYTES), &mut stream, || {
+                if let Some(chunk) = chunks.next() {
+                    lanes.update(chunk);
+                    summed += CHUNK;
+                }
+            });
+            let end = from.len().min(done + MOST * BYTES);
+            combine(&stream, &from[done..end], &mut to[done..end]);
+            done = end;
+        }
+        let (chunks, _) = ciphertext::<SEALING>(from, to)[summed..].as_chunks();
+        for chunk in chunks {
+            lanes.update(chunk);
+        }
+        summed += chunks.len() * CHUNK;
+        lanes.collect(&mut mac);
+    }
+    mac.update_padded(&ciphertext::<SEALING>(from, to)[summed..]);
+    // The lengths of what is authenticated besides, and of the ciphertext (RFC 8439 §2.8).
+    mac.block((from.len() as u128) << 64);
+    mac.tag()
 }
 
-/// Combines `from` with the key stream into `to`, which is as long. `stream` has the first blocks.
+/// Which of the two is the ciphertext.
 #[inline]
-#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512ifma,bmi2")]
-fn crypt(cipher: &Cipher, stream: &mut [__m512i; MOST], mut from: &[u8], mut to: &mut [u8]) {
-    let mut first = 1;
-    for next in (MOST as u32..).step_by(MOST) {
-        let blocks = &stream[first..];
-        let (from_here, from_next) = from.split_at(from.len().min(blocks.len() * BYTES));
-        let (to_here, to_next) = to.split_at_mut(from_here.len());
-        combine(blocks, from_here, to_here);
-        if from_next.is_empty() {
-            return;
-        }
-        (from, to) = (from_next, to_next);
-        cipher.blocks(next, from.len().div_ceil(BYTES), stream);
-        first = 0;
-    }
+fn ciphertext<'a, const SEALING: bool>(from: &'a [u8], to: &'a [u8]) -> &'a [u8] {
+    if SEALING { to } else { from }
 }
 
 /// Combines `from`, not longer than the key stream in `blocks`, into `to`, which is as long as `from`.

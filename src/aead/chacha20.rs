@@ -28,6 +28,7 @@ pub(super) struct Cipher {
 }
 
 impl Cipher {
+    /// The key stream of message number `counter`.
     #[inline]
     pub(super) fn new(secret: &[u8; 32], counter: u64) -> Self {
         let mut key = [0; 8];
@@ -37,22 +38,23 @@ impl Cipher {
         Self { key, counter }
     }
 
-    /// Makes the first of `blocks`, from number `first` on: at least `wanted`, or all if more are wanted.
+    /// Makes the first of `blocks`, from number `first` on: at least `wanted`, or all if more are wanted. Calls `meanwhile`
+    /// in every double round: what is computed there does not wait for the cipher, and fills its gaps.
     #[inline]
     #[target_feature(enable = "avx512dq")]
-    pub(super) fn blocks(&self, first: u32, wanted: usize, blocks: &mut [__m512i; MOST]) {
+    pub(super) fn blocks(&self, first: u32, wanted: usize, blocks: &mut [__m512i; MOST], meanwhile: impl FnMut()) {
         match wanted {
-            0..=4 => blocks[..4].copy_from_slice(self.fours::<1>(first).as_flattened()),
-            5..=8 => blocks[..8].copy_from_slice(self.fours::<2>(first).as_flattened()),
-            9..=12 => blocks[..12].copy_from_slice(self.fours::<3>(first).as_flattened()),
-            _ => *blocks = self.sixteen(first),
+            0..=4 => blocks[..4].copy_from_slice(self.fours::<1>(first, meanwhile).as_flattened()),
+            5..=8 => blocks[..8].copy_from_slice(self.fours::<2>(first, meanwhile).as_flattened()),
+            9..=12 => blocks[..12].copy_from_slice(self.fours::<3>(first, meanwhile).as_flattened()),
+            _ => *blocks = self.sixteen(first, meanwhile),
         }
     }
 
     /// Sixteen blocks from number `first` on.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn sixteen(&self, first: u32) -> [__m512i; 16] {
+    fn sixteen(&self, first: u32, mut meanwhile: impl FnMut()) -> [__m512i; 16] {
         let numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         let mut start = [_mm512_setzero_si512(); 16];
         for (word, constant) in start.iter_mut().zip(CONSTANTS.iter().chain(&self.key)) {
@@ -63,6 +65,7 @@ impl Cipher {
         start[15] = _mm512_set1_epi32((self.counter >> 32) as i32);
         let mut x = start;
         for _ in 0..10 {
+            meanwhile();
             for [a, b, c, d] in [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]] {
                 [x[a], x[b], x[c], x[d]] = quarter_round([x[a], x[b], x[c], x[d]]);
             }
@@ -79,7 +82,7 @@ impl Cipher {
     /// Four blocks for each of `GROUPS`, from number `first` on.
     #[inline]
     #[target_feature(enable = "avx512dq")]
-    fn fours<const GROUPS: usize>(&self, first: u32) -> [[__m512i; 4]; GROUPS] {
+    fn fours<const GROUPS: usize>(&self, first: u32, mut meanwhile: impl FnMut()) -> [[__m512i; 4]; GROUPS] {
         let [a, b, c, d] = [
             CONSTANTS,
             low(&self.key),
@@ -96,6 +99,7 @@ impl Cipher {
         }
         let mut x = start;
         for _ in 0..10 {
+            meanwhile();
             for rows in &mut x {
                 let [a, b, c, d] = quarter_round(*rows);
                 *rows = [
@@ -125,11 +129,13 @@ impl Cipher {
     }
 }
 
+#[inline]
 fn low(key: &[u32; 8]) -> [u32; 4] {
     let [a, b, c, d, ..] = *key;
     [a, b, c, d]
 }
 
+#[inline]
 fn high(key: &[u32; 8]) -> [u32; 4] {
     let [.., a, b, c, d] = *key;
     [a, b, c, d]

@@ -29,7 +29,7 @@ pub const TAG_LEN: usize = 16;
 pub enum Engine {
     /// ring's assembly: AVX2 on x86-64, NEON on ARM, plain C elsewhere.
     Ring,
-    /// Vectors of 512 bits, on x86-64 processors that have AVX-512 F, BW, DQ, VL and IFMA.
+    /// Vectors of 512 bits, on x86-64 processors that have AVX-512 F, BW, DQ and IFMA, and BMI2.
     Avx512,
 }
 
@@ -65,7 +65,8 @@ impl Engine {
 #[error("not authentic")]
 pub struct NotAuthentic;
 
-/// The key of one direction of a session, and the engine that uses it. Wiped when dropped.
+/// The key of one direction of a session, and the engine that uses it. Wiped when dropped; what a computation leaves of it on
+/// the stack is not.
 ///
 /// A caller must never seal two messages under the same counter: that gives away both plaintexts and lets anyone forge.
 pub struct Key {
@@ -88,7 +89,7 @@ impl Key {
     /// Encrypts `plaintext` into `sealed` and appends the tag.
     ///
     /// `sealed` must be [`TAG_LEN`] longer than `plaintext`. Any other length is a mistake in the caller: `sealed` becomes all
-    /// zeroes, which no receiver takes for authentic (a debug build panics).
+    /// zeroes, which no receiver takes for authentic (a debug build panics). A message has less than 256 GiB (RFC 8439 §2.8).
     pub fn seal(&self, counter: u64, plaintext: &[u8], sealed: &mut [u8]) {
         if sealed.len().checked_sub(TAG_LEN) != Some(plaintext.len()) {
             debug_assert!(false, "{} bytes for a sealed message of {}", sealed.len(), plaintext.len());

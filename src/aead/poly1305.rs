@@ -2,9 +2,9 @@
 //! 16 bytes and whose point is the secret *r*.
 //!
 //! One block at a time is Horner's rule: `h = (h + block) * r`. [`Poly1305`] does that with words of 64 bits, which is all
-//! there is for short messages. Long ones are taken eight blocks at a time ([`Powers`]): lane *i* of a vector sums up every
-//! eighth block, all lanes are multiplied by *r*^8 in between, and at the end lane *i* by *r*^(8-i), after which the sum
-//! of all lanes is *h*.
+//! there is for short messages. Long ones begin with eight blocks at a time ([`Lanes`]): each lane of a vector sums up
+//! every eighth block, all lanes are multiplied by *r*^8 in between, and at the end the lane of block *i* by *r*^(8-i), after
+//! which the sum of all lanes is *h*.
 //!
 //! Nothing branches on or is indexed by a secret; lengths are public.
 
@@ -12,8 +12,11 @@ use super::TAG_LEN;
 use super::vector::{self, BYTES};
 use std::arch::x86_64::*;
 
-/// The blocks of a message from which on it pays to make the powers of its *r*, which takes as long as ten blocks one by one.
-const VECTOR_FROM: usize = 16;
+/// What [`Lanes`] take at a time: eight blocks, in bytes.
+pub(super) const CHUNK: usize = 128;
+
+/// The bytes of a message from which on [`Lanes`] pay: making the powers of *r* takes as long as ten blocks one by one.
+pub(super) const LANES_FROM: usize = 256;
 
 /// The state of one message.
 #[derive(Clone, Copy)]
@@ -35,40 +38,23 @@ impl Poly1305 {
         Self { h: [0; 3], r: [r0 & 0x0fff_fffc_0fff_ffff, r1 & 0x0fff_fffc_0fff_fffc], s: [s0, s1] }
     }
 
-    /// The tag of a message that nothing else is authenticated with.
-    #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
-    pub(super) fn finish(mut self, ciphertext: &[u8]) -> [u8; TAG_LEN] {
-        self.update_padded(ciphertext);
-        // The lengths of what is authenticated besides, and of the ciphertext (RFC 8439 §2.8).
-        self.block((ciphertext.len() as u128) << 64);
-        self.tag()
-    }
-
     /// Adds whole blocks and, as the AEAD construction wants it (RFC 8439 §2.8), a last one padded with zeroes.
     #[inline]
-    #[target_feature(enable = "avx512dq,avx512ifma")]
-    fn update_padded(&mut self, message: &[u8]) {
-        let mut rest = message;
-        if message.len() >= VECTOR_FROM * 16 {
-            let (chunks, tail) = message.as_chunks();
-            self.h = Powers::new(self.r).evaluate(self.h, chunks);
-            rest = tail;
-        }
-        let (blocks, tail) = rest.as_chunks::<16>();
+    pub(super) fn update_padded(&mut self, message: &[u8]) {
+        let (blocks, end) = message.as_chunks::<16>();
         for block in blocks {
             self.block(u128::from_le_bytes(*block));
         }
-        if !tail.is_empty() {
+        if !end.is_empty() {
             let mut block = [0; 16];
-            block[..tail.len()].copy_from_slice(tail);
+            block[..end.len()].copy_from_slice(end);
             self.block(u128::from_le_bytes(block));
         }
     }
 
     /// One whole block, a little-endian number.
     #[inline]
-    fn block(&mut self, block: u128) {
+    pub(super) fn block(&mut self, block: u128) {
         let [r0, r1] = self.r.map(u128::from);
         // 2^130 is 5, so a multiple of 2^128 is 5/4 of one of 1; r1 is a multiple of 4.
         let s1 = r1 + (r1 >> 2);
@@ -86,7 +72,7 @@ impl Poly1305 {
 
     /// The tag: *h* modulo 2^130 - 5, plus *s* modulo 2^128.
     #[inline]
-    fn tag(self) -> [u8; TAG_LEN] {
+    pub(super) fn tag(self) -> [u8; TAG_LEN] {
         let [h0, h1, h2] = reduce_top(self.h);
         // h is below 2^130 + 5; h + 5 reaches 2^130 exactly if h is not yet below the modulus.
         let h = u128::from(h0) | u128::from(h1) << 64;
@@ -137,17 +123,12 @@ impl Factor {
     #[target_feature(enable = "avx512ifma")]
     fn times(self, [a0, a1, a2]: Limbs) -> Limbs {
         let ([r0, r1, r2], [s1, s2]) = (self.limbs, self.folded);
-        // Each partial product as its low 52 bits and the rest; that rest weighs 2^52, which is 2^8 next limbs.
-        let low = [
-            lows(lows(lows(zero(), a2, s1), a0, r0), a1, s2),
-            lows(lows(lows(zero(), a2, s2), a0, r1), a1, r0),
-            lows(lows(lows(zero(), a2, r0), a0, r2), a1, r1),
-        ];
-        let high = [
-            highs(highs(highs(zero(), a2, s1), a0, r0), a1, s2),
-            highs(highs(highs(zero(), a2, s2), a0, r1), a1, r0),
-            highs(highs(highs(zero(), a2, r0), a0, r2), a1, r1),
-        ];
+        // The second limb is the last that the multiplication before this one knows, so it comes last.
+        let columns =
+            [[(a2, s1), (a0, r0), (a1, s2)], [(a2, s2), (a0, r1), (a1, r0)], [(a2, r0), (a0, r2), (a1, r1)]];
+        // Each product as its low 52 bits and the rest, which weighs 2^52: that is 2^8 or 2^10 next limbs.
+        let low = columns.map(|products| sum_of_lows(products));
+        let high = columns.map(|products| sum_of_highs(products));
         let [mask44, _, mask42] = MASKS.map(|mask| _mm512_set1_epi64(mask as i64));
         let carry = _mm512_add_epi64(_mm512_srli_epi64::<44>(low[0]), _mm512_slli_epi64::<8>(high[0]));
         let x1 = _mm512_add_epi64(low[1], carry);
@@ -173,8 +154,9 @@ struct Powers {
 impl Powers {
     #[inline]
     #[target_feature(enable = "avx512dq,avx512ifma")]
-    fn new(r: [u64; 2]) -> Self {
-        let first = split([r[0], r[1], 0]).map(|limb| _mm512_set1_epi64(limb as i64));
+    fn new([r0, r1]: [u64; 2]) -> Self {
+        let first = [r0 & MASKS[0], (r0 >> 44 | r1 << 20) & MASKS[1], r1 >> 24];
+        let first = first.map(|limb| _mm512_set1_epi64(limb as i64));
         let second = Factor::new(Factor::new(first).times(first));
         // Exponents 2 2 1 1 2 2 1 1; times r^2, 4 4 3 3 4 4 3 3.
         let two_one = blend(0b0011_0011, first, second.limbs);
@@ -185,37 +167,45 @@ impl Powers {
         let eighth = eight_to_five.map(|limb| _mm512_broadcastq_epi64(_mm512_castsi512_si128(limb)));
         Self { each: Factor::new(blend(0b0101_0101, four_to_one, eight_to_five)), eighth: Factor::new(eighth) }
     }
+}
 
-    /// Horner's rule from `h` on, over chunks of eight blocks.
+/// The sum of a message's first blocks, which are a multiple of eight.
+pub(super) struct Lanes {
+    powers: Powers,
+    sums: Limbs,
+}
+
+impl Lanes {
+    /// The lanes of a `message` that begins with these eight blocks.
     #[inline]
     #[target_feature(enable = "avx512dq,avx512ifma")]
-    fn evaluate(&self, h: [u64; 3], chunks: &[[u8; 2 * BYTES]]) -> [u64; 3] {
-        let mut lanes = split(h).map(|limb| _mm512_zextsi128_si512(_mm_cvtsi64_si128(limb as i64)));
-        let mut chunks = chunks.iter();
-        if let Some(chunk) = chunks.next() {
-            lanes = add(lanes, limbs_of(chunk));
-        }
-        for chunk in chunks {
-            lanes = add(self.eighth.times(lanes), limbs_of(chunk));
-        }
-        let [a, b, c] = self.each.times(lanes).map(|limb| _mm512_reduce_add_epi64(limb) as u64);
+    pub(super) fn new(message: &Poly1305, first: &[u8; CHUNK]) -> Self {
+        Self { powers: Powers::new(message.r), sums: limbs_of(first) }
+    }
+
+    /// Adds the next eight blocks.
+    #[inline]
+    #[target_feature(enable = "avx512ifma")]
+    pub(super) fn update(&mut self, chunk: &[u8; CHUNK]) {
+        self.sums = add(self.powers.eighth.times(self.sums), limbs_of(chunk));
+    }
+
+    /// Gives `message` the sum of all lanes, to go on with the rest of its blocks.
+    #[inline]
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub(super) fn collect(self, message: &mut Poly1305) {
+        let [a, b, c] = self.powers.each.times(self.sums).map(|limb| _mm512_reduce_add_epi64(limb) as u64);
         // Each is below 2^48.
         let low = u128::from(a) + (u128::from(b) << 44);
         let (low, carry) = low.overflowing_add(u128::from(c) << 88);
-        reduce_top([low as u64, (low >> 64) as u64, (c >> 40) + u64::from(carry)])
+        message.h = reduce_top([low as u64, (low >> 64) as u64, (c >> 40) + u64::from(carry)]);
     }
-}
-
-/// A number in limbs.
-#[inline]
-fn split([h0, h1, h2]: [u64; 3]) -> [u64; 3] {
-    [h0 & MASKS[0], (h0 >> 44 | h1 << 20) & MASKS[1], h1 >> 24 | h2 << 40]
 }
 
 /// Eight whole blocks, each with the bit above its last: block 0 1 2 3 in the even lanes, 4 5 6 7 in the odd ones.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn limbs_of(chunk: &[u8; 2 * BYTES]) -> Limbs {
+fn limbs_of(chunk: &[u8; CHUNK]) -> Limbs {
     let [mask44, ..] = MASKS.map(|mask| _mm512_set1_epi64(mask as i64));
     let (halves, _) = chunk.as_chunks::<BYTES>();
     let [a, b] = [vector::load(&halves[0]), vector::load(&halves[1])];
@@ -241,24 +231,22 @@ fn blend(ones: __mmask8, a: Limbs, b: Limbs) -> Limbs {
     [0, 1, 2].map(|i| _mm512_mask_blend_epi64(ones, a[i], b[i]))
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn zero() -> __m512i {
-    _mm512_setzero_si512()
-}
-
-/// Adds the low 52 bits of `a * b`, of which the low 52 bits count.
+/// The sum of the low 52 bits of three products. Of each factor only as many count.
 #[inline]
 #[target_feature(enable = "avx512ifma")]
-fn lows(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    _mm512_madd52lo_epu64(sum, a, b)
+fn sum_of_lows([a, b, c]: [(__m512i, __m512i); 3]) -> __m512i {
+    let sum = _mm512_madd52lo_epu64(_mm512_setzero_si512(), a.0, a.1);
+    let sum = _mm512_madd52lo_epu64(sum, b.0, b.1);
+    _mm512_madd52lo_epu64(sum, c.0, c.1)
 }
 
-/// Adds what is above them.
+/// The sum of the bits above those.
 #[inline]
 #[target_feature(enable = "avx512ifma")]
-fn highs(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    _mm512_madd52hi_epu64(sum, a, b)
+fn sum_of_highs([a, b, c]: [(__m512i, __m512i); 3]) -> __m512i {
+    let sum = _mm512_madd52hi_epu64(_mm512_setzero_si512(), a.0, a.1);
+    let sum = _mm512_madd52hi_epu64(sum, b.0, b.1);
+    _mm512_madd52hi_epu64(sum, c.0, c.1)
 }
 
 #[cfg(test)]
@@ -326,9 +314,34 @@ mod tests {
         let mut key = [0; BYTES];
         key[..16].copy_from_slice(&r.to_le_bytes());
         key[16..32].copy_from_slice(&s.to_le_bytes());
+        let expected = obvious(r, s, message);
+        let what = format!("r {r:#x}, s {s:#x}, {} bytes", message.len());
+        assert_eq!(block_by_block(&key, message), expected, "{what}");
         // SAFETY: `available` has seen that this processor has what it is made of.
-        let tag = unsafe { Poly1305::new(&key).finish(message) };
-        assert_eq!(u128::from_le_bytes(tag), obvious(r, s, message), "r {r:#x}, s {s:#x}, {} bytes", message.len());
+        assert_eq!(unsafe { by_lanes(&key, message) }, expected, "{what}, by lanes");
+    }
+
+    fn block_by_block(key: &[u8; BYTES], message: &[u8]) -> u128 {
+        let mut sum = Poly1305::new(key);
+        sum.update_padded(message);
+        sum.block((message.len() as u128) << 64);
+        u128::from_le_bytes(sum.tag())
+    }
+
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    fn by_lanes(key: &[u8; BYTES], message: &[u8]) -> u128 {
+        let mut sum = Poly1305::new(key);
+        let (chunks, end) = message.as_chunks();
+        if let Some((first, chunks)) = chunks.split_first() {
+            let mut lanes = Lanes::new(&sum, first);
+            for chunk in chunks {
+                lanes.update(chunk);
+            }
+            lanes.collect(&mut sum);
+        }
+        sum.update_padded(end);
+        sum.block((message.len() as u128) << 64);
+        u128::from_le_bytes(sum.tag())
     }
 
     /// The tag by adding and doubling modulo 2^130 - 5.
