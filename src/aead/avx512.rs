@@ -7,7 +7,7 @@
 
 use super::TAG_LEN;
 use super::chacha20::{Cipher, MOST};
-use super::poly1305::{CHUNK, LANES_FROM, Lanes, Poly1305};
+use super::poly1305::{Backlog, CHUNK, LANES_FROM, Lanes, Poly1305};
 use super::vector::{BYTES, load, load_part, store, store_part};
 use std::arch::x86_64::*;
 
@@ -49,7 +49,7 @@ pub(super) fn open(
 #[target_feature(enable = "avx512bw,avx512dq,avx512ifma,bmi2")]
 fn crypt<const SEALING: bool>(cipher: &Cipher, from: &[u8], to: &mut [u8]) -> [u8; TAG_LEN] {
     let mut stream = [_mm512_setzero_si512(); MOST];
-    cipher.blocks(0, 1 + from.len().div_ceil(BYTES), &mut stream, || ());
+    cipher.blocks(0, 1 + from.len().div_ceil(BYTES), &mut stream, None);
     let mut key = [0; BYTES];
     store(&mut key, stream[0]);
     let mut mac = Poly1305::new(&key);
@@ -69,13 +69,10 @@ fn crypt<const SEALING: bool>(cipher: &Cipher, from: &[u8], to: &mut [u8]) -> [u
             }
             // When opening all the ciphertext is there from the beginning.
             let there = if SEALING { &to[..done] } else { from };
-            let mut chunks = there[summed..].as_chunks().0.iter();
-            cipher.blocks(first, (from.len() - done).div_ceil(BYTES), &mut stream, || {
-                if let Some(chunk) = chunks.next() {
-                    lanes.update(chunk);
-                    summed += CHUNK;
-                }
-            });
+            let (chunks, _) = there[summed..].as_chunks();
+            let mut backlog = Backlog { lanes: &mut lanes, chunks };
+            cipher.blocks(first, (from.len() - done).div_ceil(BYTES), &mut stream, Some(&mut backlog));
+            summed += (chunks.len() - backlog.chunks.len()) * CHUNK;
             let end = from.len().min(done + MOST * BYTES);
             combine(&stream, &from[done..end], &mut to[done..end]);
             done = end;

@@ -10,6 +10,7 @@
 //!   and diagonals the rows are rotated, which is a fourth more work; a second and a third group of four blocks fill the
 //!   time in which the first waits for its own results, and cost little.
 
+use super::poly1305::Backlog;
 use std::arch::x86_64::*;
 
 /// "expand 32-byte k", the first row.
@@ -38,34 +39,44 @@ impl Cipher {
         Self { key, counter }
     }
 
-    /// Makes the first of `blocks`, from number `first` on: at least `wanted`, or all if more are wanted. Calls `meanwhile`
-    /// in every double round: what is computed there does not wait for the cipher, and fills its gaps.
-    #[inline]
-    #[target_feature(enable = "avx512dq")]
-    pub(super) fn blocks(&self, first: u32, wanted: usize, blocks: &mut [__m512i; MOST], meanwhile: impl FnMut()) {
+    /// Makes the first of `blocks`, from number `first` on: at least `wanted`, or all if more are wanted. Every double round
+    /// shortens the `backlog`, which does not wait for the cipher and fills its gaps.
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    pub(super) fn blocks(
+        &self,
+        first: u32,
+        wanted: usize,
+        blocks: &mut [__m512i; MOST],
+        backlog: Option<&mut Backlog<'_>>,
+    ) {
         match wanted {
-            0..=4 => blocks[..4].copy_from_slice(self.fours::<1>(first, meanwhile).as_flattened()),
-            5..=8 => blocks[..8].copy_from_slice(self.fours::<2>(first, meanwhile).as_flattened()),
-            9..=12 => blocks[..12].copy_from_slice(self.fours::<3>(first, meanwhile).as_flattened()),
-            _ => *blocks = self.sixteen(first, meanwhile),
+            0..=4 => blocks[..4].copy_from_slice(self.fours::<1>(first, backlog).as_flattened()),
+            5..=8 => blocks[..8].copy_from_slice(self.fours::<2>(first, backlog).as_flattened()),
+            9..=12 => blocks[..12].copy_from_slice(self.fours::<3>(first, backlog).as_flattened()),
+            _ => *blocks = self.sixteen(first, backlog),
         }
     }
 
     /// Sixteen blocks from number `first` on.
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn sixteen(&self, first: u32, mut meanwhile: impl FnMut()) -> [__m512i; 16] {
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    fn sixteen(&self, first: u32, mut backlog: Option<&mut Backlog<'_>>) -> [__m512i; 16] {
         let numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         let mut start = [_mm512_setzero_si512(); 16];
-        for (word, constant) in start.iter_mut().zip(CONSTANTS.iter().chain(&self.key)) {
-            *word = _mm512_set1_epi32(*constant as i32);
+        for n in 0..4 {
+            start[n] = _mm512_set1_epi32(CONSTANTS[n] as i32);
+        }
+        for n in 0..8 {
+            start[4 + n] = _mm512_set1_epi32(self.key[n] as i32);
         }
         start[12] = _mm512_add_epi32(_mm512_set1_epi32(first as i32), numbers);
         start[14] = _mm512_set1_epi32(self.counter as i32);
         start[15] = _mm512_set1_epi32((self.counter >> 32) as i32);
         let mut x = start;
         for _ in 0..10 {
-            meanwhile();
+            if let Some(backlog) = &mut backlog {
+                backlog.shorten();
+            }
             for [a, b, c, d] in [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]] {
                 [x[a], x[b], x[c], x[d]] = quarter_round([x[a], x[b], x[c], x[d]]);
             }
@@ -81,15 +92,15 @@ impl Cipher {
 
     /// Four blocks for each of `GROUPS`, from number `first` on.
     #[inline]
-    #[target_feature(enable = "avx512dq")]
-    fn fours<const GROUPS: usize>(&self, first: u32, mut meanwhile: impl FnMut()) -> [[__m512i; 4]; GROUPS] {
-        let [a, b, c, d] = [
-            CONSTANTS,
-            low(&self.key),
-            high(&self.key),
-            [first, 0, self.counter as u32, (self.counter >> 32) as u32],
-        ];
-        let [a, b, c, d] = [a, b, c, d].map(|row| row_of_each(row));
+    #[target_feature(enable = "avx512dq,avx512ifma")]
+    fn fours<const GROUPS: usize>(
+        &self,
+        first: u32,
+        mut backlog: Option<&mut Backlog<'_>>,
+    ) -> [[__m512i; 4]; GROUPS] {
+        let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key;
+        let [a, b, c] = [row_of_each(CONSTANTS), row_of_each([k0, k1, k2, k3]), row_of_each([k4, k5, k6, k7])];
+        let d = row_of_each([first, 0, self.counter as u32, (self.counter >> 32) as u32]);
         let mut start = [[a, b, c, d]; GROUPS];
         for (group, rows) in start.iter_mut().enumerate() {
             let group = 4 * group as i32;
@@ -99,7 +110,9 @@ impl Cipher {
         }
         let mut x = start;
         for _ in 0..10 {
-            meanwhile();
+            if let Some(backlog) = &mut backlog {
+                backlog.shorten();
+            }
             for rows in &mut x {
                 let [a, b, c, d] = quarter_round(*rows);
                 *rows = [
@@ -127,18 +140,6 @@ impl Cipher {
         }
         x
     }
-}
-
-#[inline]
-fn low(key: &[u32; 8]) -> [u32; 4] {
-    let [a, b, c, d, ..] = *key;
-    [a, b, c, d]
-}
-
-#[inline]
-fn high(key: &[u32; 8]) -> [u32; 4] {
-    let [.., a, b, c, d] = *key;
-    [a, b, c, d]
 }
 
 /// The same row in each of four blocks.

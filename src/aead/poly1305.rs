@@ -6,6 +6,9 @@
 //! every eighth block, all lanes are multiplied by *r*^8 in between, and at the end the lane of block *i* by *r*^(8-i), after
 //! which the sum of all lanes is *h*.
 //!
+//! Vectors are never mapped or folded over: what takes a closure is compiled without these instructions, and where it is not
+//! inlined (that depends on how the crate is split for compilation) each vector goes through memory.
+//!
 //! Nothing branches on or is indexed by a secret; lengths are public.
 
 use super::TAG_LEN;
@@ -98,8 +101,11 @@ fn reduce_top([h0, h1, h2]: [u64; 3]) -> [u64; 3] {
 /// 2^46. That is what keeps all sums in [`Factor::times`] below 2^64.
 type Limbs = [__m512i; 3];
 
-/// What is left of a number's first, second and third limb.
-const MASKS: [u64; 3] = [(1 << 44) - 1, (1 << 44) - 1, (1 << 42) - 1];
+/// The bits of a first or second limb.
+const MASK44: u64 = (1 << 44) - 1;
+
+/// The bits of a third limb.
+const MASK42: u64 = (1 << 42) - 1;
 
 /// What lanes are multiplied with, lane by lane.
 #[derive(Clone, Copy)]
@@ -113,9 +119,7 @@ impl Factor {
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn new(limbs: Limbs) -> Self {
-        let [_, a, b] = limbs;
-        let folded = [a, b].map(|limb| _mm512_add_epi64(_mm512_slli_epi64::<4>(limb), _mm512_slli_epi64::<2>(limb)));
-        Self { limbs, folded }
+        Self { limbs, folded: [twenty(limbs[1]), twenty(limbs[2])] }
     }
 
     /// The product, modulo 2^130 - 5.
@@ -127,9 +131,9 @@ impl Factor {
         let columns =
             [[(a2, s1), (a0, r0), (a1, s2)], [(a2, s2), (a0, r1), (a1, r0)], [(a2, r0), (a0, r2), (a1, r1)]];
         // Each product as its low 52 bits and the rest, which weighs 2^52: that is 2^8 or 2^10 next limbs.
-        let low = columns.map(|products| sum_of_lows(products));
-        let high = columns.map(|products| sum_of_highs(products));
-        let [mask44, _, mask42] = MASKS.map(|mask| _mm512_set1_epi64(mask as i64));
+        let low = [sum_of_lows(columns[0]), sum_of_lows(columns[1]), sum_of_lows(columns[2])];
+        let high = [sum_of_highs(columns[0]), sum_of_highs(columns[1]), sum_of_highs(columns[2])];
+        let (mask44, mask42) = (_mm512_set1_epi64(MASK44 as i64), _mm512_set1_epi64(MASK42 as i64));
         let carry = _mm512_add_epi64(_mm512_srli_epi64::<44>(low[0]), _mm512_slli_epi64::<8>(high[0]));
         let x1 = _mm512_add_epi64(low[1], carry);
         let carry = _mm512_add_epi64(_mm512_srli_epi64::<44>(x1), _mm512_slli_epi64::<8>(high[1]));
@@ -155,16 +159,18 @@ impl Powers {
     #[inline]
     #[target_feature(enable = "avx512dq,avx512ifma")]
     fn new([r0, r1]: [u64; 2]) -> Self {
-        let first = [r0 & MASKS[0], (r0 >> 44 | r1 << 20) & MASKS[1], r1 >> 24];
-        let first = first.map(|limb| _mm512_set1_epi64(limb as i64));
+        let first = [
+            _mm512_set1_epi64((r0 & MASK44) as i64),
+            _mm512_set1_epi64(((r0 >> 44 | r1 << 20) & MASK44) as i64),
+            _mm512_set1_epi64((r1 >> 24) as i64),
+        ];
         let second = Factor::new(Factor::new(first).times(first));
         // Exponents 2 2 1 1 2 2 1 1; times r^2, 4 4 3 3 4 4 3 3.
         let two_one = blend(0b0011_0011, first, second.limbs);
         let four_three = second.times(two_one);
         let four_to_one = blend(0b0000_1111, two_one, four_three);
-        let fourth = four_three.map(|limb| _mm512_broadcastq_epi64(_mm512_castsi512_si128(limb)));
-        let eight_to_five = Factor::new(fourth).times(four_to_one);
-        let eighth = eight_to_five.map(|limb| _mm512_broadcastq_epi64(_mm512_castsi512_si128(limb)));
+        let eight_to_five = Factor::new(first_lane(four_three)).times(four_to_one);
+        let eighth = first_lane(eight_to_five);
         Self { each: Factor::new(blend(0b0101_0101, four_to_one, eight_to_five)), eighth: Factor::new(eighth) }
     }
 }
@@ -194,11 +200,31 @@ impl Lanes {
     #[inline]
     #[target_feature(enable = "avx512dq,avx512ifma")]
     pub(super) fn collect(self, message: &mut Poly1305) {
-        let [a, b, c] = self.powers.each.times(self.sums).map(|limb| _mm512_reduce_add_epi64(limb) as u64);
+        let [a, b, c] = self.powers.each.times(self.sums);
+        let [a, b, c] = [_mm512_reduce_add_epi64(a), _mm512_reduce_add_epi64(b), _mm512_reduce_add_epi64(c)];
         // Each is below 2^48.
-        let low = u128::from(a) + (u128::from(b) << 44);
-        let (low, carry) = low.overflowing_add(u128::from(c) << 88);
-        message.h = reduce_top([low as u64, (low >> 64) as u64, (c >> 40) + u64::from(carry)]);
+        let (low, carry) = (a as u128 + ((b as u128) << 44)).overflowing_add((c as u128) << 88);
+        message.h = reduce_top([low as u64, (low >> 64) as u64, (c as u64 >> 40) + u64::from(carry)]);
+    }
+}
+
+/// Ciphertext that is there but not yet in the sum of its lanes.
+pub(super) struct Backlog<'a> {
+    /// Where it is summed up.
+    pub(super) lanes: &'a mut Lanes,
+    /// What is left of it.
+    pub(super) chunks: &'a [[u8; CHUNK]],
+}
+
+impl Backlog<'_> {
+    /// Takes one chunk of it, if any is left.
+    #[inline]
+    #[target_feature(enable = "avx512ifma")]
+    pub(super) fn shorten(&mut self) {
+        if let Some((chunk, rest)) = self.chunks.split_first() {
+            self.lanes.update(chunk);
+            self.chunks = rest;
+        }
     }
 }
 
@@ -206,7 +232,7 @@ impl Lanes {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn limbs_of(chunk: &[u8; CHUNK]) -> Limbs {
-    let [mask44, ..] = MASKS.map(|mask| _mm512_set1_epi64(mask as i64));
+    let mask44 = _mm512_set1_epi64(MASK44 as i64);
     let (halves, _) = chunk.as_chunks::<BYTES>();
     let [a, b] = [vector::load(&halves[0]), vector::load(&halves[1])];
     let [low, high] = [_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)];
@@ -228,7 +254,28 @@ fn add(a: Limbs, b: Limbs) -> Limbs {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn blend(ones: __mmask8, a: Limbs, b: Limbs) -> Limbs {
-    [0, 1, 2].map(|i| _mm512_mask_blend_epi64(ones, a[i], b[i]))
+    [
+        _mm512_mask_blend_epi64(ones, a[0], b[0]),
+        _mm512_mask_blend_epi64(ones, a[1], b[1]),
+        _mm512_mask_blend_epi64(ones, a[2], b[2]),
+    ]
+}
+
+/// The number of the first lane in all lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn first_lane([a, b, c]: Limbs) -> Limbs {
+    [
+        _mm512_broadcastq_epi64(_mm512_castsi512_si128(a)),
+        _mm512_broadcastq_epi64(_mm512_castsi512_si128(b)),
+        _mm512_broadcastq_epi64(_mm512_castsi512_si128(c)),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn twenty(times: __m512i) -> __m512i {
+    _mm512_add_epi64(_mm512_slli_epi64::<4>(times), _mm512_slli_epi64::<2>(times))
 }
 
 /// The sum of the low 52 bits of three products. Of each factor only as many count.
