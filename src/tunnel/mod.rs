@@ -393,4 +393,9 @@ impl Tunnel {
     pub fn expire_waiting(&mut self, now: Instant) -> u64 {
         self.waiting.expire(now)
     }
+
+    /// Drops all packets that wait, since the peer is gone; returns how many.
+    pub fn abandon_waiting(&mut self) -> u64 {
+        self.waiting.clear()
+    }
 }
