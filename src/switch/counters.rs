@@ -82,7 +82,7 @@ drops! {
     PortGone = "port_gone",
     /// No session with the peer yet and its queue of waiting packets is full.
     TunnelQueueFull = "tunnel_queue_full",
-    /// A packet waited for a session that was not made in time.
+    /// A packet waited for a session that was not made in time, or whose peer was removed.
     TunnelQueueExpired = "tunnel_queue_expired",
     /// A flooded frame was not sent to a peer that does not answer handshakes.
     PeerSilent = "peer_silent",

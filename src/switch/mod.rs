@@ -91,9 +91,13 @@ impl Switch {
         }
     }
 
-    /// Makes `topology` the one that every following input meets.
+    /// Makes `topology` the one that every following input meets. What waits for a peer that is not in it is dropped.
     pub fn publish(&self, topology: Topology) {
-        self.topology.store(Arc::new(topology));
+        let topology = Arc::new(topology);
+        let before = self.topology.swap(topology.clone());
+        for peer in before.peers().filter(|peer| topology.peer(peer.id).is_none()) {
+            self.counters.drop_many(Drop::TunnelQueueExpired, peer.tunnel().abandon_waiting());
+        }
     }
 
     /// The current topology.

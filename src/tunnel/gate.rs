@@ -221,6 +221,8 @@ impl Budgets {
     /// Takes one from both budgets, if there is something left in both: a source that used up its own takes nothing from
     /// the others.
     fn take(&mut self, second: u64, slot: usize, proven: bool) -> bool {
+        // Workers' times differ by the length of a turn: one that is late counts for the second that has begun.
+        let second = second.max(self.second);
         if self.second != second {
             (self.second, self.all) = (second, [0; 2]);
         }
@@ -297,6 +299,17 @@ mod tests {
         assert_eq!(admitted(&gate, later, false, 1000, subnet), own);
         assert_eq!(admitted(&gate, later, false, 15, |_| "10.0.0.7:1".parse().unwrap()), 15);
         assert_eq!(admitted(&gate, later, false, 15, |_| "[::ffff:10.0.0.7]:1".parse().unwrap()), own - 15);
+    }
+
+    #[test]
+    fn workers_that_disagree_on_the_second_share_one_budget() {
+        let gate = gate();
+        let start = gate.identity.settings.now;
+        let [late, now] = [999, 1000].map(|ms| start + Duration::from_millis(ms));
+        let taken: u32 =
+            (0..100).map(|n| admitted(&gate, [late, now][n % 2], false, 10, |m| spread(m + n as u32 * 10))).sum();
+        // What was left of the first second, and all of the next.
+        assert!(taken <= 10 + HANDSHAKES_PER_SECOND, "{taken}");
     }
 
     #[test]

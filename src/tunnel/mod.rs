@@ -26,6 +26,7 @@
 //!   once, and one of the two then renews for both ([`timers`], [`keyring`]).
 //! * After 90 seconds without an answer it begins anew when there is something to send.
 //! * An initiation may go to several endpoints; the peer answers the first copy and refuses the rest as replays.
+//! * An initiation does not move the endpoint of a live session; the data that confirms the one it begins does.
 //! * Of a session's index 24 bits name the tunnel, drawn at random by the owner, and eight are drawn for the session.
 //! * Packets are not padded.
 
@@ -115,7 +116,7 @@ pub struct TunnelSettings {
 pub struct HandshakeOutcome {
     /// Bytes of `reply` to send back to where it came from.
     pub reply: usize,
-    /// There was no live session before: send what waits.
+    /// There was no session that seals before: send what waits.
     pub session_up: bool,
 }
 
@@ -224,14 +225,14 @@ impl Tunnel {
     /// Returns whether a session came to life by it. To be told at once for the first of a train, and again when one that
     /// has data follows keepalives.
     pub fn heard(&mut self, now: Instant, from: SocketAddr, index: u32, data: bool) -> bool {
-        let was_live = self.is_live();
+        let could_seal = self.keyring.current(now).is_some();
         self.endpoint = Some(from);
         self.timers.heard(now, data);
         if self.keyring.confirm(index) {
             self.timers.established();
             self.calling = None;
         }
-        !was_live && self.is_live()
+        !could_seal && self.keyring.current(now).is_some()
     }
 
     // ---- handshakes -----------------------------------------------------------------------------------------------
@@ -251,8 +252,10 @@ impl Tunnel {
         Some(INITIATION_LEN)
     }
 
-    /// Answers an initiation that names this peer, see [`Gate::read`]; returns the response's length. The session that it
-    /// makes is not live until the peer uses it.
+    /// Answers an initiation that names this peer, see [`Gate::read`]; returns the length of the response, which is for
+    /// where the initiation came from. The session that it makes is not live until the peer uses it. Until then a live
+    /// one keeps its endpoint: a tunnel that the peer has not called yet takes an initiation of long ago for a fresh one,
+    /// whoever sends it.
     ///
     /// # Errors
     /// [`Refusal::Handshake`] when it is not the peer's, or not later than the last one.
@@ -274,7 +277,9 @@ impl Tunnel {
         self.called = timestamp;
         self.stamp(now, ours, message);
         self.add_session(now, &keys, ours, theirs, false);
-        self.endpoint = Some(from);
+        if self.keyring.current(now).is_none() {
+            self.endpoint = Some(from);
+        }
         self.timers.shook();
         Ok(RESPONSE_LEN)
     }
@@ -297,14 +302,14 @@ impl Tunnel {
             return Err(Refusal::UnknownSession);
         }
         let (theirs, keys) = calling.finish(&self.parties, message).ok_or(Refusal::Handshake)?;
-        let (ours, was_live) = (*ours, self.is_live());
+        let (ours, could_seal) = (*ours, self.keyring.current(now).is_some());
         self.calling = None;
         self.add_session(now, &keys, ours, theirs, true);
         self.endpoint = Some(from);
         self.timers.shook();
         self.timers.established();
         let reply = self.keepalive(now, reply).unwrap_or(0);
-        Ok(HandshakeOutcome { reply, session_up: !was_live })
+        Ok(HandshakeOutcome { reply, session_up: !could_seal })
     }
 
     /// Takes the cookie that the peer wants to see in the next handshake message. It does not move the endpoint: anyone on
@@ -387,5 +392,10 @@ impl Tunnel {
     /// Drops packets that waited too long; returns how many.
     pub fn expire_waiting(&mut self, now: Instant) -> u64 {
         self.waiting.expire(now)
+    }
+
+    /// Drops all packets that wait, since the peer is gone; returns how many.
+    pub fn abandon_waiting(&mut self) -> u64 {
+        self.waiting.clear()
     }
 }

@@ -307,3 +307,45 @@ fn a_response_is_taken_once_and_only_for_the_initiation_it_answers() {
     pair.pass(S);
     assert!(pair.tunnels[1].is_live());
 }
+
+#[test]
+fn what_waits_since_a_session_ended_leaves_with_the_next_also_before_a_tick() {
+    for caller in 0..2 {
+        let mut pair = Pair::with_session();
+        pair.now += 180 * S;
+        for n in 0..2 {
+            assert!(!pair.say(n));
+            pair.tunnels[n].hold(pair.now, &[1; 100]);
+        }
+        let mut reply = [0; HANDSHAKE_ROOM];
+        let length = pair.tunnels[caller].initiate(pair.now, &mut reply).unwrap();
+        let called = pair.gates[1 - caller].read(&reply[..length]).unwrap();
+        let (here, there) = (HERE[caller], HERE[1 - caller]);
+        let length = pair.tunnels[1 - caller].answer(pair.now, here, called, &mut reply).unwrap();
+        let response = reply;
+        let outcome = pair.tunnels[caller].take_response(pair.now, there, &response[..length], &mut reply).unwrap();
+        assert!(outcome.session_up, "the caller's packets");
+        let Some(Claim::Data(index)) = Gate::claim(&reply[..outcome.reply]) else { panic!("no keepalive") };
+        assert!(pair.tunnels[1 - caller].heard(pair.now, here, index, false), "the other's");
+    }
+}
+
+#[test]
+fn a_copy_of_an_old_initiation_takes_no_live_session_elsewhere() {
+    let mut pair = pair([None, None]);
+    pair.call(1);
+    let (.., old) = pair.under_way.pop().unwrap();
+    // Side 0 restarts, so that it knows nothing of side 1's calls, and begins a session.
+    let peer = pair.tunnels[1].identity.public;
+    let settings = TunnelSettings { peer, preshared_key: None, keepalive: None, index: 5, endpoints: vec![HERE[1]] };
+    pair.tunnels[0] = Tunnel::new(&pair.gates[0], &settings, pair.now);
+    pair.call(0);
+    pair.pass(S);
+    let called = pair.gates[0].read(&old).unwrap();
+    let copied = pair.tunnels[0].answer(pair.now, address(66), called, &mut [0; HANDSHAKE_ROOM]);
+    assert_eq!(copied, Ok(RESPONSE_LEN), "it cannot be told from a fresh one");
+    assert_eq!(pair.tunnels[0].outgoing(pair.now).map(|(_, to)| to), Some(HERE[1]));
+    assert!(pair.say(0) && pair.say(1));
+    pair.pass(S);
+    assert_eq!(pair.heard, [1, 1]);
+}

@@ -48,6 +48,11 @@ impl Waiting {
         expired
     }
 
+    /// Drops everything; returns how much that was.
+    pub(super) fn clear(&mut self) -> u64 {
+        std::mem::take(self).packets.len() as u64
+    }
+
     pub(super) fn len(&self) -> usize {
         self.packets.len()
     }

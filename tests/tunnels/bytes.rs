@@ -92,6 +92,15 @@ fn packets_that_wait_are_bounded_in_number_bytes_and_age_and_the_oldest_gives_wa
 }
 
 #[test]
+fn packets_that_wait_for_a_peer_that_is_removed_are_counted() {
+    let mut talk = Talk::new();
+    talk.cut(true);
+    (0..3).for_each(|_| talk.say(0));
+    talk.world.part(0, 1);
+    assert_eq!(talk.world.hosts[0].dropped(Drop::TunnelQueueExpired), 3);
+}
+
+#[test]
 fn packets_that_wait_for_a_peer_that_never_answers_do_not_pile_up() {
     let mut talk = Talk::new();
     talk.cut(true);
