@@ -61,7 +61,9 @@ impl Pipe {
 fn the_likeliest_size_is_expected_until_the_path_says_otherwise() {
     assert_eq!(PathMtu::new(None).expected(), LIKELIEST);
     assert_eq!(PathMtu::new(Some(1400)).expected(), 1400);
-    for (mtu, answers, expected) in [(1500, true, 1500), (9000, true, 9000), (1420, true, 1420), (BASE, true, BASE), (1500, false, BASE)] {
+    for (mtu, answers, expected) in
+        [(1500, true, 1500), (9000, true, 9000), (1420, true, 1420), (BASE, true, BASE), (1500, false, BASE)]
+    {
         let mut pipe = Pipe::new(mtu, PathMtu::new(None));
         pipe.answers = answers;
         assert_eq!(pipe.path.expected(), LIKELIEST, "at the beginning");
