@@ -18,7 +18,7 @@ use super::store::Store;
 use super::tap::{self, TapOffload};
 use super::udp::{UdpOffload, UdpSockets};
 use super::worker::Worker;
-use super::{configfile, gate_settings, keyfile, limits, log, random};
+use super::{clocks, configfile, gate_settings, keyfile, limits, log, random};
 use crate::config::{Config, check_identity};
 use crate::control::reload::limits;
 use crate::control::request::{Request, Response};
@@ -61,7 +61,7 @@ pub fn run(path: &Path) -> Result<(), String> {
         tracing::info!("made the key file {}: our public key is {}", config.node.key_file.display(), identity.key);
     }
     let signals = signals().map_err(|error| format!("cannot catch signals: {error}"))?;
-    let (mut control, events) = start(path, config, &private, identity, store)?;
+    let (mut control, switch, events) = start(path, config, &private, identity, store)?;
     api.serve(events.calls.0.clone(), control.config().node.container_sockets.clone())
         .map_err(|error| format!("cannot serve the control socket: {error}"))?;
     tracing::info!(
@@ -72,7 +72,7 @@ pub fn run(path: &Path) -> Result<(), String> {
         identity.address,
         control.config().node.listen_port
     );
-    control_loop(&mut control, &events, &signals);
+    control_loop(&mut control, &switch.gate, &events, &signals);
     tracing::info!("weft stops; the ports' interfaces stay for the next start");
     Ok(())
 }
@@ -100,7 +100,7 @@ fn start(
     private: &Secret,
     identity: Identity,
     store: Store,
-) -> Result<(Control<Machine>, Incoming), String> {
+) -> Result<(Control<Machine>, Arc<Switch>, Incoming), String> {
     let now = Instant::now();
     let events = Incoming { notices: bounded(NOTICES), calls: bounded(CALLS), found: bounded(CALLS) };
     let (tap_offload, udp_offload, mut report) = probe(&config)?;
@@ -150,7 +150,7 @@ fn start(
     let machine =
         Machine::new(path.to_owned(), tap_offload, table, store, workers, sockets, outbox, seek, resolve, report);
     let left = machine.left_ports();
-    let mut control = Control::new(machine, config, identity, switch, now);
+    let mut control = Control::new(machine, config, identity, switch.clone(), now);
     for record in left {
         if !control.wants_adopted(&record.spec, record.origin, record.vni) {
             tracing::info!("port {}: removed, the configuration has no place for it any more", record.spec.name);
@@ -167,7 +167,7 @@ fn start(
         }
     }
     control.host.outbox.flush();
-    Ok((control, events))
+    Ok((control, switch, events))
 }
 
 /// One worker per two cores, at least one: on a small host more of them only take turns.
@@ -236,13 +236,15 @@ fn signals() -> io::Result<Receiver<i32>> {
     Ok(receiver)
 }
 
-fn control_loop(control: &mut Control<Machine>, events: &Incoming, signals: &Receiver<i32>) {
+fn control_loop(control: &mut Control<Machine>, gate: &Gate, events: &Incoming, signals: &Receiver<i32>) {
     let mut next_tick = Instant::now();
     loop {
         let now = Instant::now();
         if now >= next_tick {
             next_tick = now + TICK;
             control.host.count_receive_drops();
+            let (unix_time, then) = clocks();
+            gate.set_clock(then, unix_time);
             control.tick(now);
         }
         control.host.outbox.flush();

@@ -39,9 +39,16 @@ pub fn fill_random(bytes: &mut [u8]) {
 
 /// What a gate of this machine has, at this moment.
 pub fn gate_settings(engine: Engine) -> GateSettings {
+    let (unix_time, now) = clocks();
+    GateSettings { engine, random: fill_random, now, unix_time }
+}
+
+/// The time since 1970, and when that was. A daemon that is stopped between the two takes the time for earlier than it is,
+/// which does no harm to the dates of handshakes; for later would.
+pub fn clocks() -> (std::time::Duration, std::time::Instant) {
     // A clock before 1970 is one that was never set.
     let unix_time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    GateSettings { engine, random: fill_random, now: std::time::Instant::now(), unix_time }
+    (unix_time, std::time::Instant::now())
 }
 
 /// 64 bits from the kernel's random source.

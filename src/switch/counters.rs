@@ -133,7 +133,7 @@ pub struct Counters {
     pub port_rx_frames: Counter,
     /// Frames handed to ports.
     pub port_tx_frames: Counter,
-    /// Frames sealed into tunnels.
+    /// Frames for tunnels: sealed, or kept until there is a session.
     pub tunnel_tx_frames: Counter,
     /// Frames that came out of tunnels.
     pub tunnel_rx_frames: Counter,

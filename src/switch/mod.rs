@@ -17,8 +17,8 @@
 //!
 //! The topology is a snapshot (no lock), the FDB has one read-write lock held for a lookup, each peer's tunnel has a
 //! mutex held to find out which session seals a frame's packets or opens a run of datagrams, and not while that is done.
-//! A session's replay window and a peer's fragments have their own. No lock is taken while another is held, except that
-//! a TAP or socket may be written under a tunnel's when a session begins.
+//! A session's replay window and a peer's fragments have their own. No lock is taken while another is held. A socket may
+//! be written under a tunnel's when a session begins, a TAP under that of fragments when the arena is full.
 
 pub mod counters;
 pub mod fdb;

@@ -22,6 +22,7 @@ use super::{
 use crate::aead::Engine;
 use crate::wire::key::{PublicKey, Secret};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use x25519_dalek::StaticSecret;
@@ -53,7 +54,7 @@ pub struct GateSettings {
     /// When this is.
     pub now: Instant,
     /// The same moment as time since 1970, which must not be earlier than in the last run with this key: a peer refuses
-    /// handshakes that are not later than those it knows.
+    /// handshakes that are not later than those it knows. Where it may be, see [`Gate::set_clock`].
     pub unix_time: Duration,
 }
 
@@ -62,6 +63,8 @@ pub(super) struct Identity {
     pub(super) secret: StaticSecret,
     pub(super) public: PublicKey,
     pub(super) settings: GateSettings,
+    /// Nanoseconds from 1970 to `settings.now`, as far as is known.
+    begin: AtomicU64,
 }
 
 impl Identity {
@@ -73,7 +76,8 @@ impl Identity {
 
     /// The time of an initiation, as TAI64N.
     pub(super) fn timestamp(&self, now: Instant) -> Timestamp {
-        let time = self.settings.unix_time + now.saturating_duration_since(self.settings.now);
+        let begin = Duration::from_nanos(self.begin.load(Relaxed));
+        let time = begin + now.saturating_duration_since(self.settings.now);
         let mut timestamp = [0; 12];
         timestamp[..8].copy_from_slice(&(TAI64_UNIX + time.as_secs()).to_be_bytes());
         timestamp[8..].copy_from_slice(&(time.subsec_nanos() & !VAGUE_NANOSECONDS).to_be_bytes());
@@ -126,13 +130,21 @@ impl Gate {
     /// A gate for the member with this private key.
     pub fn new(private: &Secret, settings: GateSettings) -> Self {
         let public = private.public_key();
-        let identity = Identity { secret: StaticSecret::from(*private.expose()), public, settings };
+        let begin = AtomicU64::new(nanoseconds(settings.unix_time));
+        let identity = Identity { secret: StaticSecret::from(*private.expose()), public, settings, begin };
         Self {
             macs: MacKeys::of(&public),
             cookie_secret: Zeroizing::new(identity.random()),
             budgets: Mutex::new(Budgets::new()),
             identity: Arc::new(identity),
         }
+    }
+
+    /// The clock says that `now` is `unix_time` after 1970. Where it was behind at the start, as on a machine that learns
+    /// the time from its network, handshakes are dated right from here on. One that is put back changes nothing.
+    pub fn set_clock(&self, now: Instant, unix_time: Duration) {
+        let age = now.saturating_duration_since(self.identity.settings.now);
+        self.identity.begin.fetch_max(nanoseconds(unix_time.saturating_sub(age)), Relaxed);
     }
 
     /// Reads a datagram's message type and index; `None` if it is no message of WireGuard's.
@@ -203,6 +215,11 @@ impl Gate {
         };
         [a, b]
     }
+}
+
+/// Until the year 2554.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What was admitted in this second: without a cookie, and with.
@@ -374,5 +391,18 @@ mod tests {
         assert_eq!(at(0)[..8], (0x4000_0000_0000_000a + 1_700_000_000_u64).to_be_bytes());
         assert_eq!(at(0)[9..], [0; 3]);
         assert!(at(0) < at(1) && at(1) <= at(10) && at(10) < at(30) && at(999) < at(1000 + 17));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_later_dates_what_follows_and_one_that_is_put_back_does_not() {
+        let unset = GateSettings { unix_time: Duration::ZERO, ..settings() };
+        let (gate, now) = (Gate::new(&Secret::private([1; 32]), unset), unset.now + Duration::from_secs(60));
+        let seconds = |now| gate.identity.timestamp(now)[..8].to_vec();
+        let dated = |unix: u64| (TAI64_UNIX + unix).to_be_bytes();
+        assert_eq!(seconds(now), dated(60));
+        gate.set_clock(now, Duration::from_secs(1_700_000_000));
+        assert_eq!(seconds(now), dated(1_700_000_000));
+        gate.set_clock(now, Duration::from_secs(1_600_000_000));
+        assert_eq!(seconds(now + Duration::from_secs(1)), dated(1_700_000_001));
     }
 }
