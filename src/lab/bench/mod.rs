@@ -2,7 +2,7 @@
 //!
 //! A figure is that of a machine on a day. What stays true longer is how it compares: with the bare path between the
 //! hosts, and with other overlays that did the same work on the same machine in the same minutes. So all
-//! [contenders](super::contenders) are set up at once and measured in turn, several rounds over: a machine that
+//! [contenders] are set up at once and measured in turn, several rounds over: a machine that
 //! gets slower for a while does so for all of them. Of the rounds the median counts.
 //!
 //! What is not installed is named and passed over; so is what does not start or stops carrying traffic, with its
