@@ -19,7 +19,7 @@ use weft::tunnel::REPLAY_WINDOW;
 
 const WORKERS: usize = 4;
 /// All workers' frames together are fewer than the replay window: however one is kept from running, it does not fall behind.
-const FRAMES: u64 = REPLAY_WINDOW as u64 / WORKERS as u64 - 8;
+const FRAMES: u64 = REPLAY_WINDOW / WORKERS as u64 - 8;
 /// Datagrams a worker collects before it sends: batches of all workers lie mixed on the wire.
 const BATCH: usize = 500;
 

@@ -71,13 +71,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new() -> Self {
-        Self {
-            bytes: vec![0; SEND_BYTES].into(),
-            used: 0,
-            runs: Vec::with_capacity(128),
-            delivered: 0,
-            sent: 0,
-        }
+        Self { bytes: vec![0; SEND_BYTES].into(), used: 0, runs: Vec::with_capacity(128), delivered: 0, sent: 0 }
     }
 
     /// Forgets what has collected.
