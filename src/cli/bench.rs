@@ -55,6 +55,10 @@ pub(super) fn show(args: &BenchArgs) -> Result<(), LabError> {
     let mut lab = bench::spec(format!("bench-{}", std::process::id()));
     args.path.apply(&mut lab);
     args.link.apply(&mut lab);
+    if let Some(file) = &args.chart {
+        // Minutes before there is something to draw.
+        report::check_writable(file)?;
+    }
     let stop = ready()?;
     let spec = BenchSpec {
         lab,

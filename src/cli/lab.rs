@@ -264,7 +264,7 @@ fn up(args: &UpArgs) -> Result<(), LabError> {
     if let (Some(from), Some(to)) = (first, last) {
         text.push_str(&format!("  {weft} lab ping{option} {} {}\n", from.name, to.name));
     }
-    text.push_str(&format!("  {weft} lab exec{option} h1 -- weft status\n"));
+    text.push_str(&format!("  {weft} lab exec{option} h1 -- {weft} status\n"));
     text.push_str(&format!("  {weft} lab status{option}\n  {weft} lab down{option}\n"));
     print(&text);
     Ok(())

@@ -6,20 +6,25 @@ use crate::lab::{LabError, Stop};
 use clap::Args;
 use std::time::Duration;
 
+/// A daemon takes 4,096 ports and as many peers; a few are the lab's own.
+const MOST: u64 = 4000;
+/// FDB entries that fit an ordinary machine's memory beside everything else: 64 bytes each.
+const MOST_STATIONS: u64 = 10_000_000;
+
 #[derive(Debug, Args)]
 pub(super) struct ScaleArgs {
     /// How long each measurement lasts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     /// Ports to add to one host
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    ports: usize,
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(..=MOST))]
+    ports: u64,
     /// Peers that never answer, to add to its file
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    peers: usize,
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(..=MOST))]
+    peers: u64,
     /// FDB entries to add
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
-    fdb: usize,
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(..=MOST_STATIONS))]
+    fdb: u64,
     /// Print the figures as JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -30,9 +35,9 @@ pub(super) fn run(args: &ScaleArgs, stop: &Stop, progress: &mut dyn FnMut(&str))
     let spec = ScaleSpec {
         lab: scale::spec(format!("scale-{}", std::process::id())),
         measure: Duration::from_secs(args.seconds),
-        ports: args.ports,
-        peers: args.peers,
-        stations: args.fdb,
+        ports: args.ports as usize,
+        peers: args.peers as usize,
+        stations: args.fdb as usize,
     };
     scale::run(&spec, stop, progress)
 }

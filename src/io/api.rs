@@ -4,6 +4,7 @@
 //! needs the control plane travels to its thread as a [`Call`]; finding an attach's target does not, and is done here.
 
 use super::ports::{self, Located};
+use super::wait::Patience;
 use crate::control::request::{Attach, MAX_REQUEST, Request, Response};
 use crossbeam::channel::{Sender, bounded};
 use std::fs;
@@ -20,6 +21,8 @@ const CONNECTIONS: usize = 32;
 const CALLER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait before the next caller is looked for when one could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a killed daemon may still hold its socket and its lock: the kernel takes its memory and descriptors away first.
+pub(super) const LAST_BREATH: Duration = Duration::from_secs(2);
 /// How long control may take: far above any attach.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -47,12 +50,14 @@ pub struct Api {
 }
 
 impl Api {
-    /// Makes the socket's file, refusing to displace a daemon that answers on it.
+    /// Makes the socket's file, refusing to displace a daemon that answers on it for longer than one that was just killed
+    /// takes to be gone.
     ///
     /// # Errors
     /// One sentence with the path.
     pub fn bind(path: &Path) -> Result<Self, String> {
-        if UnixStream::connect(path).is_ok() {
+        let is_free = || UnixStream::connect(path).is_err().then_some(());
+        if Patience::new(Some(LAST_BREATH)).until(is_free).is_none() {
             return Err(format!(
                 "another weft daemon answers on {}: stop it, or give this one its own control_socket",
                 path.display()

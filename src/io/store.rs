@@ -7,7 +7,9 @@
 //! The records are JSON in a redb file (crash-safe by copy-on-write), one transaction each. A lock file beside it
 //! keeps a second daemon out. A file that is damaged, foreign, or of a later weft is refused whole.
 
+use super::api::LAST_BREATH;
 use super::netns::NetnsId;
+use super::wait::Patience;
 use crate::config::Port;
 use crate::control::ports::Origin;
 use crate::wire::ethernet::Mac;
@@ -282,7 +284,11 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join("LOCK");
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = open.map_err(system("open", &path))?;
-    match file.try_lock() {
+    let free = || match file.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => None,
+        other => Some(other),
+    };
+    match Patience::new(Some(LAST_BREATH)).until(free).unwrap_or(Err(fs::TryLockError::WouldBlock)) {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
             let mut pid = String::new();

@@ -58,6 +58,15 @@ fn date(since_epoch: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// Whether [`save`] will be able to write `file`; makes it if it is not there, and leaves what is.
+///
+/// # Errors
+/// The file system refuses.
+pub fn check_writable(file: &Path) -> Result<(), LabError> {
+    let opened = fs::OpenOptions::new().append(true).create(true).open(file);
+    opened.map(drop).map_err(LabError::io(format!("write {}", file.display())))
+}
+
 /// Writes a report's file, for a command line that may not touch the disk itself.
 ///
 /// # Errors

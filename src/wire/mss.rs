@@ -123,7 +123,7 @@ mod tests {
         let mut options = options.to_vec();
         options.resize(options.len().next_multiple_of(4), END);
         let mut tcp = vec![0x12, 0x34, 0, 80, 1, 2, 3, 4, 0, 0, 0, 0];
-        tcp.extend([((TCP_HEADER + options.len()) * 4) as u8, SYN, 0xff, 0xff, 0, 0, 0, 0]);
+        tcp.extend([(((TCP_HEADER + options.len()) / 4) << 4) as u8, SYN, 0xff, 0xff, 0, 0, 0, 0]);
         tcp.extend(options);
         let (addresses, length) = if v6 { (32, tcp.len() as u16) } else { (8, (20 + tcp.len()) as u16) };
         if v6 {
