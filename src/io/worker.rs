@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Tokens of the sockets and the waker; a port's token is its id behind them.
 const V4: Token = Token(0);
@@ -34,6 +34,10 @@ const TAP_BUDGET: usize = 64;
 const TAP_BUDGET_BYTES: usize = 256 * 1024;
 /// What is opened before a flush: a receive batch of full trains, and what reassembly adds.
 const STAGING_BYTES: usize = 640 * 1024;
+
+/// How long a worker with nothing to do looks on before it sleeps, yielding to whoever has. Waking a thread whose core has
+/// halted takes longer than this, and an answer often comes sooner; an idle host pays nothing, as only traffic wakes it.
+const BUSY_POLL: Duration = Duration::from_micros(20);
 
 /// The token under which a port's TAP is registered.
 pub fn port_token(id: PortId) -> Token {
@@ -132,13 +136,7 @@ impl Worker {
     fn run(mut self) {
         let mut events = Events::with_capacity(256);
         while !self.stop.load(Relaxed) {
-            let timeout = (!self.ready.is_empty()).then_some(std::time::Duration::ZERO);
-            if let Err(error) = self.poll.poll(&mut events, timeout)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                // Only a closed or foreign descriptor makes epoll fail: a bug of ours, not the world's.
-                panic!("waiting for frames failed: {error}");
-            }
+            self.wait(&mut events);
             for event in &events {
                 if event.token() != WAKE && self.queued.insert(event.token()) {
                     self.ready.push_back(event.token());
@@ -160,6 +158,25 @@ impl Worker {
                     self.queued.remove(&token);
                 }
             }
+        }
+    }
+
+    /// Waits until something is ready; not at all while something still is.
+    fn wait(&mut self, events: &mut Events) {
+        let asleep_at = Instant::now() + BUSY_POLL;
+        loop {
+            let busy = !self.ready.is_empty();
+            let looks_on = busy || Instant::now() < asleep_at;
+            if let Err(error) = self.poll.poll(events, looks_on.then_some(Duration::ZERO))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                // Only a closed or foreign descriptor makes epoll fail: a bug of ours, not the world's.
+                panic!("waiting for frames failed: {error}");
+            }
+            if busy || !looks_on || !events.is_empty() {
+                return;
+            }
+            std::thread::yield_now();
         }
     }
 
@@ -227,7 +244,6 @@ mod tests {
     use crate::tunnel::Gate;
     use crate::wire::key::Secret;
     use std::net::Ipv4Addr;
-    use std::time::Duration;
 
     #[test]
     fn a_worker_with_nothing_to_do_lets_go_of_ports_that_are_gone() {
