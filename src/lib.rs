@@ -21,10 +21,11 @@
 //! # Who may import whom
 //!
 //! ```text
-//! main → cli → lab, io, control, switch (why frames are dropped), config, wire
-//! io → control, mesh, switch, tunnel, config, wire        lab → io, control, config, wire
-//! control → mesh, switch, tunnel, config, wire        config → wire
-//! switch → tunnel, wire        tunnel → aead, wire        mesh → wire        aead, wire → nothing of ours
+//! main → cli → lab, io, control, trust, switch (why frames are dropped), config, wire
+//! io → control, mesh, trust, switch, tunnel, config, wire        lab → io, control, trust, config, wire
+//! control → mesh, trust, switch, tunnel, config, wire        config → wire
+//! switch → tunnel, wire        tunnel → aead, wire        mesh → trust, wire        trust → wire
+//! aead, wire → nothing of ours
 //! ```
 //!
 //! Only `io` and `lab` contain `unsafe`, threads, clocks or sockets; the rest are values to which bytes, events and
@@ -39,5 +40,6 @@ pub mod io;
 pub mod lab;
 pub mod mesh;
 pub mod switch;
+pub mod trust;
 pub mod tunnel;
 pub mod wire;

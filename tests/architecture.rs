@@ -12,11 +12,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("aead", &[]),
     ("tunnel", &["aead", "wire"]),
     ("switch", &["tunnel", "wire"]),
-    ("mesh", &["wire"]),
-    ("control", &["mesh", "switch", "tunnel", "config", "wire"]),
-    ("io", &["control", "mesh", "switch", "tunnel", "config", "wire"]),
-    ("lab", &["io", "control", "config", "wire"]),
-    ("cli", &["lab", "io", "control", "switch", "config", "wire"]),
+    ("trust", &["wire"]),
+    ("mesh", &["trust", "wire"]),
+    ("control", &["mesh", "trust", "switch", "tunnel", "config", "wire"]),
+    ("io", &["control", "mesh", "trust", "switch", "tunnel", "config", "wire"]),
+    ("lab", &["io", "control", "trust", "config", "wire"]),
+    ("cli", &["lab", "io", "control", "trust", "switch", "config", "wire"]),
 ];
 
 /// Where the world may be touched.

@@ -27,6 +27,7 @@ pub mod segment;
 mod testing;
 pub mod vnet;
 pub mod vxlan;
+pub mod way;
 
 /// Bytes were not what the format requires. Malformed is malformed: the caller counts it and goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

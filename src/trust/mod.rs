@@ -1,0 +1,3 @@
+//! Trust: who may be a member, and who said what.
+
+pub mod sign;
