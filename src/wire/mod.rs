@@ -14,6 +14,7 @@
 //! (an IP packet of 1390) crosses unfragmented. A larger one is fragmented as an IPv4 packet *inside* the tunnel.
 
 pub mod announce;
+pub mod bytes;
 pub mod checksum;
 pub mod cidr;
 pub mod ethernet;
