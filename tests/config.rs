@@ -182,7 +182,7 @@ weft.toml:9: network[1] "blue".vni: must lie between 1 and 16777215, and is 1677
 weft.toml:10: network[1] "blue".subnets: 10.32.5.0/24 overlaps 10.32.0.0/16; keep one of the two
 weft.toml:11: network[1] "blue".mtu: IPv6 needs an MTU of at least 1280, and this is 1000; raise it, or remove the IPv6 subnet
 weft.toml:16: network[2] "red".ageing: must lie between 10 and 1000000, and is 5; write it like ageing = 600
-weft.toml:17: network[2] "red".peers: there is no key 'peers' in [[network]]; its keys are name, vni, subnets, mtu, ageing, static
+weft.toml:17: network[2] "red".peers: there is no key 'peers' in [[network]]; its keys are name, vni, subnets, mtu, ageing, suppress, snooping, static
 weft.toml:19: network[2] "red".static[1].mac: '01:00:00:00:00:01': a group address belongs to no station: the first octet of a station's MAC address is even; write it like mac = "02:00:00:00:00:05"
 weft.toml:20: network[2] "red".static: there is no peer 'omega'; there is beta, gamma
 weft.toml:28: peer[1] "beta".endpoints: '2001:db8::7:51820': an IPv6 address stands in brackets before its port; write it like endpoints = ["192.0.2.7:51820", "beta.example.net:51820"]

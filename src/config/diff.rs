@@ -102,6 +102,8 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
         ("node.tunnel_address", a.tunnel_address != b.tunnel_address),
         ("node.workers", a.workers != b.workers),
         ("node.container_sockets", a.container_sockets != b.container_sockets),
+        ("node.advertise", a.advertise != b.advertise),
+        ("node.relay", a.relay != b.relay),
         ("offload.tap_checksum", x.tap_checksum != y.tap_checksum),
         ("offload.tap_tso", x.tap_tso != y.tap_tso),
         ("offload.tap_uso", x.tap_uso != y.tap_uso),

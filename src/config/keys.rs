@@ -185,6 +185,24 @@ pub const NODE: Table = Table {
             RESTART,
             "The Docker-compatible API sockets that are asked for containers by name, in this order.",
         ),
+        key(
+            "advertise",
+            Kind::List("an underlay address IP:PORT"),
+            Absent::List(&[]),
+            "[\"192.0.2.1:51820\"]",
+            RESTART,
+            "Where other members may reach this one besides its own addresses and what others see: a forwarded port of a \
+             router, an address of the cloud; at most 16.",
+        ),
+        key(
+            "relay",
+            Kind::Text("one of \"yes\", \"no\", \"prefer\""),
+            Absent::Text("yes"),
+            "\"no\"",
+            RESTART,
+            "Whether this member carries, still encrypted, what passes between others that have no better path; \"prefer\" \
+             makes it the first choice, as for a host with a good line.",
+        ),
     ],
 };
 
@@ -280,6 +298,22 @@ pub const NETWORK: Table = Table {
             "600",
             LIVE,
             "Seconds after which a silent MAC address is forgotten.",
+        ),
+        key(
+            "suppress",
+            Kind::Boolean,
+            Absent::Boolean(true),
+            "false",
+            LIVE,
+            "ARP requests and neighbour solicitations for containers of the mesh are answered here and not flooded.",
+        ),
+        key(
+            "snooping",
+            Kind::Boolean,
+            Absent::Boolean(true),
+            "false",
+            LIVE,
+            "Multicast goes only where IGMP or MLD says that somebody listens; otherwise everywhere in the network.",
         ),
         key(
             "static",

@@ -66,6 +66,21 @@ pub struct Node {
     pub log: LogLevel,
     /// Docker-compatible API sockets asked for container names, in this order.
     pub container_sockets: Vec<PathBuf>,
+    /// Underlay addresses to announce besides those that are found.
+    pub advertise: Vec<SocketAddr>,
+    /// Whether we carry what passes between others.
+    pub relay: Relay,
+}
+
+/// Whether a member carries what passes between others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relay {
+    /// Where there is no better path.
+    Yes,
+    /// Never.
+    No,
+    /// Rather than others.
+    Prefer,
 }
 
 /// How much the daemon tells.
@@ -124,6 +139,10 @@ pub struct Network {
     pub mtu: u16,
     /// How long a silent MAC address stays in the FDB.
     pub ageing: Duration,
+    /// Whether ARP and neighbour discovery are answered here for what the mesh knows.
+    pub suppress: bool,
+    /// Whether multicast goes only where somebody listens.
+    pub snooping: bool,
     /// Static FDB entries.
     pub static_entries: Vec<StaticEntry>,
 }

@@ -15,13 +15,13 @@ use super::reader::{Report, Section, described, sections, shortened};
 use super::suggest::nearest;
 use super::text::{NotAnIfname, check_ifname, is_name, is_port_name, mac_from_text};
 use super::{
-    Config, Endpoint, FdbLimits, LogLevel, Network, Node, Offload, Peer, Port, PortAddress, StaticEntry, StaticPlace,
-    Target,
+    Config, Endpoint, FdbLimits, LogLevel, Network, Node, Offload, Peer, Port, PortAddress, Relay, StaticEntry,
+    StaticPlace, Target,
 };
 use crate::wire::cidr::{Cidr, NotACidr};
 use crate::wire::ethernet::Mac;
 use crate::wire::key::{PublicKey, Secret};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -36,6 +36,8 @@ pub const MAX_PEERS: usize = 4096;
 pub const MAX_PORTS: usize = 4096;
 /// The most endpoints of one peer: a handshake may have to try them all.
 pub const MAX_ENDPOINTS: usize = 8;
+/// The most addresses a member announces besides those that are found: each is probed by every other member.
+pub const MAX_ADVERTISED: usize = 16;
 /// The most subnets of one network, and the most addresses of one port: each is compared with all others.
 pub const MAX_ADDRESSES: usize = 64;
 /// The most static entries of one network.
@@ -202,6 +204,12 @@ impl<'t> Walk<'t> {
             workers: section.integer(report, "workers").and_then(|workers| workers.try_into().ok()),
             log: section.read(report, "log", log_level).unwrap_or(LogLevel::Info),
             container_sockets,
+            advertise: {
+                section.at_most(report, "advertise", MAX_ADVERTISED);
+                let addresses = section.read_list(report, "advertise", underlay_address).into_iter();
+                addresses.take(MAX_ADVERTISED).map(|(_, address)| address).collect()
+            },
+            relay: section.read(report, "relay", relay).unwrap_or(Relay::Yes),
         }
     }
 
@@ -243,6 +251,8 @@ impl<'t> Walk<'t> {
                 .collect(),
             mtu: section.number(report, "mtu"),
             ageing: Duration::from_secs(section.number(report, "ageing")),
+            suppress: section.boolean(report, "suppress"),
+            snooping: section.boolean(report, "snooping"),
             static_entries: static_entries.iter().take(MAX_STATIC).map(|entry| self.static_entry(entry)).collect(),
         }
     }
@@ -392,6 +402,21 @@ fn log_level(text: &str) -> Result<LogLevel, &'static str> {
         "debug" => Ok(LogLevel::Debug),
         _ => Err("a level is error, warn, info or debug"),
     }
+}
+
+fn relay(text: &str) -> Result<Relay, &'static str> {
+    match text {
+        "yes" => Ok(Relay::Yes),
+        "no" => Ok(Relay::No),
+        "prefer" => Ok(Relay::Prefer),
+        _ => Err("it is yes, no or prefer"),
+    }
+}
+
+fn underlay_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let address: SocketAddr = text.parse().map_err(|_| "not an address with a port, like 192.0.2.1:51820")?;
+    let nowhere = address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0;
+    if nowhere { Err("nobody can be reached there") } else { Ok(address) }
 }
 
 fn subnet(text: &str) -> Result<Cidr, String> {
