@@ -113,7 +113,7 @@ fn status_shows_what_matters_and_why_frames_died() {
         "peers_up":2,"fdb_entries":5,"fdb":{"learned":6,"moved":1,"expired":1,"evicted":0},
         "offloads":{"tap_tso":"on","udp_gro":"off (switched off)"},
         "traffic":{"port_rx_frames":1,"port_tx_frames":2,"tunnel_tx_frames":3,"tunnel_rx_frames":4,
-        "flooded_frames":5,"datagrams_tx":6,"datagrams_rx":7},
+        "flooded_frames":5,"suppressed_frames":8,"datagrams_tx":6,"datagrams_rx":7},
         "drops":{"replay":12,"no_receiver":0},"warnings":["port 'db' is waiting"]}}"#;
     let daemon = place.daemon(vec![response(status)]);
     assert_eq!(
@@ -132,7 +132,7 @@ fn status_shows_what_matters_and_why_frames_died() {
                            udp_gro       off (switched off)\n  \
            frames          1 from ports, 2 to ports\n                  \
                            3 into tunnels, 4 out of tunnels\n                  \
-                           5 flooded\n  \
+                           5 flooded, 8 answered instead\n  \
            datagrams       6 sent, 7 received\n\n\
          DROPS   COUNT  WHY\n\
          replay     12  A data message was a replay, or older than the replay window.\n\n\
@@ -146,7 +146,7 @@ fn status_shows_what_matters_and_why_frames_died() {
 fn peers_networks_and_fdb_have_their_tables() {
     let place = Place::new("tables");
     let peers = r#"{"response":"peers","body":[{"name":"beta","public_key":"S3Lq3SdLf7QGdu1mNkYPDnHPhbtSNYRTlFmgzYw8ORU=",
-        "tunnel_address":"100.89.197.233","state":"up","endpoint":"192.0.2.7:51820","endpoints":[],"handshake_age_s":75,
+        "tunnel_address":"100.89.197.233","state":"up","path":"direct","endpoint":"192.0.2.7:51820","endpoints":[],"handshake_age_s":75,
         "rtt_ms":0.4567,"path_mtu":1500,"path_mtu_source":"probed","weft":true,"networks":["blue"],"tx_packets":1,
         "tx_bytes":1024,"rx_packets":0,"rx_bytes":0},
         {"name":"gamma","public_key":"ai7Wb0+GByLxJIXDoZuRUqSAgC0pZe0fVYzCPUCfA0s=","tunnel_address":"100.64.0.2",
@@ -160,11 +160,11 @@ fn peers_networks_and_fdb_have_their_tables() {
     let daemon = place.daemon([peers, networks, fdb, empty].map(response).to_vec());
     assert_eq!(
         stdout(&place.weft(&["peers"])),
-        "NAME   STATE  ENDPOINT         TUNNEL ADDRESS  HANDSHAKE       RTT      PATH MTU  KIND  NETWORKS     SENT  \
+        "NAME   STATE  ENDPOINT         TUNNEL ADDRESS  PATH    HANDSHAKE       RTT      PATH MTU  KIND  NETWORKS     SENT  \
          RECEIVED\n\
-         beta   up     192.0.2.7:51820  100.89.197.233  1m 15s ago  0.46 ms   1500 probed  weft  blue      1.0 KiB       \
+         beta   up     192.0.2.7:51820  100.89.197.233  direct  1m 15s ago  0.46 ms   1500 probed  weft  blue      1.0 KiB       \
          0 B\n\
-         gamma  idle   -                100.64.0.2      -                 -  1280 assumed  -     unknown       0 B       \
+         gamma  idle   -                100.64.0.2      -       -                 -  1280 assumed  -     unknown       0 B       \
          0 B\n"
     );
     assert_eq!(
@@ -325,4 +325,90 @@ fn waiting_inside_a_container_ends_with_the_interface_or_the_patience() {
         stderr(&output),
         "interface weft-none is not up after 0 seconds: attach it with `weft attach` on the host\n"
     );
+}
+
+#[test]
+fn a_mesh_begins_with_files_that_the_daemon_takes() {
+    let place = Place::new("init");
+    let (file, state) = (place.0.join("etc/weft.toml"), place.0.join("state"));
+    let (file, state) = (file.to_str().unwrap(), state.to_str().unwrap());
+    let arguments = ["init", "alpha", "-c", file, "--state-dir", state, "--endpoint", "192.0.2.1:51820"];
+    let made = place.weft(&arguments);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    assert!(stdout(&made).contains(&format!("weft up -c {file}")), "{}", stdout(&made));
+    let checked = place.weft(&["config", "check", file]);
+    assert!(stdout(&checked).ends_with("is right: 1 network, 0 peers, 0 ports\n"), "{}", stderr(&checked));
+    let key = stdout(&place.weft(&["key", "show", &format!("{state}/key")]));
+    assert!(stdout(&made).contains(key.trim()));
+    let again = place.weft(&arguments);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("exists: this host has its configuration"));
+}
+
+#[test]
+fn a_token_prepares_a_host_and_a_bad_one_leaves_nothing() {
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+    use weft::trust::token::{Introducer, InviteId, InviteSecret, NetworkHint, Token};
+    use weft::wire::key::{AuthorityKey, PublicKey};
+    let place = Place::new("join");
+    let (file, state) = (place.0.join("weft.toml"), place.0.join("state"));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let token = Token {
+        authority: AuthorityKey([1; 32]),
+        id: InviteId(1),
+        secret: InviteSecret::new([2; 16]),
+        name: "beta".into(),
+        expires: now + Duration::from_secs(3600),
+        introducers: vec![Introducer {
+            key: PublicKey([3; 32]),
+            tunnel_address: [100, 64, 0, 3].into(),
+            endpoints: vec!["192.0.2.1:51820".into()],
+        }],
+        networks: vec![NetworkHint { vni: 7, name: "blue".into(), subnets: vec!["10.7.0.0/16".into()] }],
+    };
+    let join = |line: &str| {
+        let (file, state) = (file.to_str().unwrap(), state.to_str().unwrap());
+        place.weft(&["join", line, "-c", file, "--state-dir", state, "--no-up"])
+    };
+    let line = token.to_string();
+    let altered = line.replacen("weft1:A", "weft1:B", 1);
+    let old = Token { expires: now - Duration::from_secs(3600), ..token.clone() }.to_string();
+    for (wrong, sentence) in [
+        (
+            altered.as_str(),
+            "the invitation is damaged: a part is missing or was altered; copy the whole line again\n",
+        ),
+        (&old, "ask for another, or set the clock if that is wrong\n"),
+        ("hello", "this is no invitation: one is a line that begins with weft1:, as 'weft invite' prints it\n"),
+    ] {
+        let refused = join(wrong);
+        assert_eq!((refused.status.code(), stdout(&refused).as_str()), (Some(1), ""));
+        assert!(stderr(&refused).ends_with(sentence), "{}", stderr(&refused));
+        assert!(!file.exists() && !state.exists());
+    }
+    let joined = join(&line);
+    assert_eq!(joined.status.code(), Some(0), "{}", stderr(&joined));
+    assert!(stdout(&joined).contains("joins as 'beta'") && stdout(&joined).contains("Next: weft up -c"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("name = \"blue\"\nvni = 7\nsubnets = [\"10.7.0.0/16\"]"), "{text}");
+    // Again, as after an error; and with the line of another network, or for another host.
+    assert_eq!(join(&line).status.code(), Some(0));
+    let foreign = Token { authority: AuthorityKey([9; 32]), ..token.clone() }.to_string();
+    assert!(stderr(&join(&foreign)).starts_with("the invitation is of another network"));
+    let other = Token { name: "gamma".into(), ..token }.to_string();
+    assert!(stderr(&join(&other)).starts_with("the invitation is for 'gamma', and"));
+}
+
+#[test]
+fn an_invitation_is_one_line_and_revoking_tells_what_was_done() {
+    let place = Place::new("invite");
+    let done = r#"{"response":"done","body":["'beta' is revoked; all members are told"]}"#;
+    let daemon = place.daemon(vec![Response::Invited("weft1:AAAA".into()), response(done), response(done)]);
+    assert_eq!(stdout(&place.weft(&["invite", "beta", "--slice", "10.32.16.0/20"])), "weft1:AAAA\n");
+    assert_eq!(stdout(&place.weft(&["revoke", "beta"])), "'beta' is revoked; all members are told\n");
+    place.weft(&["authority", "rotate", "--overlap", "1d"]);
+    let asked = daemon.join().unwrap();
+    let Request::Invite(invite) = &asked[0] else { panic!("an invitation") };
+    assert_eq!((invite.name.as_str(), invite.life_s, invite.slices.len()), ("beta", 3600, 1));
+    assert_eq!(asked[1..], [Request::Revoke { member: "beta".into() }, Request::Rotate { overlap_s: 86_400 }]);
 }

@@ -46,6 +46,9 @@ fn an_empty_file_is_a_member_with_all_defaults() {
     assert_eq!(config.node.key_file, Path::new("/var/lib/weft/key"));
     assert_eq!((config.node.listen_port, config.node.workers), (51820, None));
     assert_eq!(config.node.log, LogLevel::Info);
+    assert!(
+        config.node.tcp && config.node.discovery && config.node.lan_discovery && config.node.tcp_ports.is_empty()
+    );
     assert_eq!(config.node.control_socket, Path::new("/run/weft/control.sock"));
     assert_eq!(config.node.container_sockets, [Path::new("/run/docker.sock"), Path::new("/run/podman/podman.sock")]);
     assert!(config.offload.tap_tso && config.offload.udp_gro && config.offload.merge);
@@ -63,6 +66,8 @@ fn everything_a_file_can_say_is_read() {
         log = "debug"
         workers = 0x4
         tunnel_address = "100.64.0.1"
+        tcp_ports = [443, 0x50]
+        lan_discovery = false
         [offload]
         tap_uso = false
         [[network]]
@@ -80,7 +85,7 @@ fn everything_a_file_can_say_is_read() {
         [[peer]]
         name = "beta"
         public_key = "{BETA_KEY}"
-        endpoints = ["192.0.2.7:51820", "[2001:db8::7]:51820", "beta.example.net:51820"]
+        endpoints = ["192.0.2.7:51820", "tcp:[2001:db8::7]:51820", "beta.example.net:51820"]
         preshared_key_file = "/etc/weft/beta.psk"
         keepalive = 25
         networks = ["blue"]
@@ -99,6 +104,7 @@ fn everything_a_file_can_say_is_read() {
     let config = good(&text);
     assert_eq!(config.node.key_file, Path::new("state/key"));
     assert_eq!((config.node.log, config.node.workers), (LogLevel::Debug, Some(4)));
+    assert_eq!((&config.node.tcp_ports[..], config.node.lan_discovery), (&[443, 80][..], false));
     assert!(!config.offload.tap_uso && config.offload.tap_tso);
     let network = &config.networks[0];
     assert_eq!((network.vni, network.mtu, network.ageing), (100, 9000, Duration::from_secs(600)));
@@ -107,6 +113,7 @@ fn everything_a_file_can_say_is_read() {
     let peer = &config.peers[0];
     assert_eq!(peer.preshared_key, Some(PSK.parse().unwrap()));
     assert_eq!(peer.tunnel_address, peer.public_key.tunnel_address());
+    assert_eq!(peer.endpoints[1], Endpoint::TcpAddress("[2001:db8::7]:51820".parse().unwrap()));
     assert_eq!(peer.endpoints[2], Endpoint::Name("beta.example.net".into(), 51820));
     assert_eq!(peer.networks.as_deref(), Some(&["blue".to_owned()][..]));
     let ports = &config.ports;
@@ -197,7 +204,7 @@ weft.toml:50: port[2] "web".network: there is no network 'yellow'; there is blue
 weft.toml:51: port[2] "web".target: 'pid:0': a target is host, pid:N, netns:PATH (absolute), or a container's name; write it like target = "netns:/run/netns/web"
 weft.toml:52: port[2] "web".mac: 'ff:ff:ff:ff:ff:ff': a group address belongs to no station: the first octet of a station's MAC address is even; write it like mac = "U:web"
 weft.toml:53: port[2] "web".mtu: there is no key 'mtu' in [[port]]; it is a key of [[network]]
-weft.toml:55: tunnel: there is no table or key 'tunnel' here; the tables are [node], [offload], [fdb], [[network]], [[peer]], [[port]]"#;
+weft.toml:55: tunnel: there is no table or key 'tunnel' here; the tables are [node], [trust], [offload], [fdb], [[network]], [[peer]], [[port]]"#;
     assert_eq!(bad(&text), expected);
 }
 
@@ -256,7 +263,7 @@ fn misplaced_and_mistyped_keys_are_sent_home() {
          weft.toml:2: networks: there is no table or key 'networks' here; it is a key of [[peer]]: put it below such a \
          line\n\
          weft.toml:3: nod: there is no table or key 'nod' here; did you mean [node]?\n\
-         weft.toml:4: zebra: there is no table or key 'zebra' here; the tables are [node], [offload], [fdb], \
+         weft.toml:4: zebra: there is no table or key 'zebra' here; the tables are [node], [trust], [offload], [fdb], \
          [[network]], [[peer]], [[port]]",
     );
 }
@@ -294,6 +301,19 @@ fn bounds_of_numbers_hold_at_both_ends() {
         }
         let errors = bad(&format!("{table}\n{key} = 99999999999999999999999"));
         assert!(errors.contains("must lie between"), "{errors}");
+    }
+}
+
+#[test]
+fn a_list_of_numbers_is_bounded_in_length_and_in_each() {
+    assert_eq!(good("[node]\ntcp_ports = [1, 65535]").node.tcp_ports, [1, 65535]);
+    for (wrong, why) in [
+        ("[443, 0]", "must lie between 1 and 65535, and is 0; write it like tcp_ports = [443]"),
+        ("['443']", "must be a list of whole numbers, not the string \"443\"; write it like tcp_ports = [443]"),
+        ("443", "must be a list of whole numbers, not the number 443; write it like tcp_ports = [443]"),
+        ("[1, 2, 3, 4, 5, 6, 7, 8, 9]", "there are 9, and at most 8 are allowed; keep those that are needed"),
+    ] {
+        refused(&format!("[node]\ntcp_ports = {wrong}"), &format!("weft.toml:2: node.tcp_ports: {why}"));
     }
 }
 

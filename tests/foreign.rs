@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use weft::tunnel::{
-    Admission, Claim, Engine, Gate, GateSettings, HANDSHAKE_ROOM, OVERHEAD, Timely, Tunnel, TunnelSettings,
+    Admission, Claim, Content, Engine, Gate, GateSettings, HANDSHAKE_ROOM, OVERHEAD, Timely, Tunnel, TunnelSettings,
 };
 use weft::wire::key::Secret;
 
@@ -144,7 +144,8 @@ impl Pair {
                 let opener = self.ours.opener(now, index).expect("a session that we know");
                 let mut packet = vec![0; datagram.len() - OVERHEAD];
                 let length = opener.open(datagram, &mut packet).unwrap();
-                let up = self.ours.heard(now, from, index, length > 0);
+                let up =
+                    self.ours.heard(now, from, index, if length > 0 { Content::Frame } else { Content::Keepalive });
                 if length > 0 {
                     self.heard[0].push(packet);
                 }

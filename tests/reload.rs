@@ -233,12 +233,17 @@ fn a_network_moves_to_another_vni_with_the_files_ports() {
     assert!(ping(&netns, "10.5.0.2", SOON));
 }
 
+/// Two hosts that do not look for each other on their network.
+fn apart() -> LabSpec {
+    LabSpec { extra_node: "lan_discovery = false".to_owned(), ..spec(2, 1) }
+}
+
 #[test]
 fn a_peers_endpoint_secret_and_key_can_change() {
     if !place::usable() {
         return;
     }
-    let mut lab = Lab::lay(spec(2, 1)).unwrap();
+    let mut lab = Lab::lay(apart()).unwrap();
     // Neither knows where the other is.
     edit(&lab, 1, |text| text.replace("192.0.2.2:51820", "192.0.2.22:51820"));
     edit(&lab, 2, |text| text.replace("endpoints = [\"192.0.2.1:51820\"]", ""));
@@ -302,7 +307,7 @@ fn a_name_is_looked_up_again_while_its_peer_does_not_answer() {
         return;
     }
     place::with_own_mounts(|| {
-        let mut lab = Lab::lay(spec(2, 1)).unwrap();
+        let mut lab = Lab::lay(apart()).unwrap();
         edit(&lab, 1, |text| text.replace("192.0.2.2:51820", "two.weft.test:51820"));
         edit(&lab, 2, |text| text.replace("endpoints = [\"192.0.2.1:51820\"]", ""));
         // Names come from this file alone: the lab's hosts reach no DNS.

@@ -288,9 +288,13 @@ fn loss_reordering_and_duplication_below_are_no_more_than_loss_above() {
         eventually("every frame out of a tunnel was delivered or counted", || {
             let host = status(&lab, h);
             let ends = ["split_horizon", "no_receiver", "unknown_network", "malformed_inner_frame", "spoofed_source"];
-            let ends: u64 =
-                ends.iter().chain(&["invalid_source", "port_blocked"]).map(|&name| host.drops[name]).sum();
-            (host.traffic.tunnel_rx_frames == host.traffic.port_tx_frames + ends).then_some(())
+            let ends: u64 = ends
+                .iter()
+                .chain(&["invalid_source", "port_blocked", "no_listener"])
+                .map(|&name| host.drops[name])
+                .sum();
+            (host.traffic.tunnel_rx_frames + host.traffic.told_frames == host.traffic.port_tx_frames + ends)
+                .then_some(())
         });
     }
 }

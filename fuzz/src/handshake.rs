@@ -15,7 +15,7 @@ use super::world::{gate, underlay};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use weft::tunnel::{Admission, Gate, HANDSHAKE_ROOM, OVERHEAD, Opener, Tunnel, TunnelSettings};
+use weft::tunnel::{Admission, Content, Gate, HANDSHAKE_ROOM, OVERHEAD, Opener, Tunnel, TunnelSettings};
 use weft::wire::key::Secret;
 
 /// One input's worth of messages is no better for being longer.
@@ -93,7 +93,7 @@ impl World {
         let response = answer(&gates[1], theirs, now, &first);
         ours.take_response(now, underlay(1), &response, &mut buffer).expect("a response");
         let index = u32::from_le_bytes(buffer[4..8].try_into().expect("four bytes"));
-        theirs.heard(now, underlay(0), index, false);
+        theirs.heard(now, underlay(0), index, Content::Keepalive);
         let (sealer, _) = theirs.outgoing(now).expect("a session");
         let mut data = vec![0; OVERHEAD + 40];
         sealer.seal(&[9; 40], &mut data);

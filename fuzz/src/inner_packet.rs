@@ -7,6 +7,8 @@
 //!   bit 2-3  1: UDP, its length right, for VXLAN   2: for the mesh   3: for VXLAN, VNI_VALID and the VNI both have
 //!   bit 4    the receive batch ends before it
 //!   bit 5    the packet before, again
+//!   bit 6    put right: from a third member, which the peer relays, and with bits 2-3 0 for the port of that
+//!   bit 7    put right: for the third member, which B would reach through the peer that it came from
 //! ```
 //!
 //! What must hold: a packet is delivered, told to the control plane, waits for its other fragments, or is counted, and
@@ -14,13 +16,13 @@
 //! itself. Messages also go to the mesh, which may not be talked into sending without bound.
 
 use super::input::{Input, get, get_word, put_word};
-use super::world::{PRIVATE, SHARED, World};
+use super::world::{PRIVATE, SHARED, THIRD, World};
 use super::{draft, merge};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use weft::mesh::{Link, MAX_MESSAGES_PER_SECOND, Mesh, Output};
 use weft::wire::vxlan::{self, Payload};
-use weft::wire::{MESH_PORT, VXLAN_PORT, message};
+use weft::wire::{MESH_PORT, RELAY_PORT, VXLAN_PORT, message};
 
 const MAX_RECORDS: usize = 64;
 /// A datagram's worth.
@@ -62,10 +64,15 @@ fn put_right(packet: &mut [u8], how: u8, world: &World) {
     }
     packet[12..16].copy_from_slice(&world.a.address.octets());
     packet[16..20].copy_from_slice(&world.b.address.octets());
+    for (bit, at) in [(0x40, 12), (0x80, 16)] {
+        if how & bit != 0 {
+            packet[at..at + 4].copy_from_slice(&THIRD.octets());
+        }
+    }
     let kind = how >> 2 & 3;
-    if kind != 0 {
+    if kind != 0 || how & 0xc0 != 0 {
         packet[9] = 17;
-        put_word(packet, header + 2, if kind == 2 { MESH_PORT } else { VXLAN_PORT });
+        put_word(packet, header + 2, [RELAY_PORT, VXLAN_PORT, MESH_PORT, VXLAN_PORT][usize::from(kind)]);
         put_word(packet, header + 4, length.saturating_sub(header) as u16);
     }
     if kind == 3 {
@@ -133,12 +140,13 @@ fn to_the_mesh(messages: &[Vec<u8>]) {
     let now = Duration::from_secs(1);
     let mut mesh = Mesh::new(1, message::PARTIAL_CHECKSUM);
     let (ours, theirs) = (Ipv4Addr::new(100, 64, 0, 2), Ipv4Addr::new(100, 64, 0, 1));
-    mesh.add_peer(1, Link { ours, theirs, path_mtu: None, underlay_v6: false });
+    let from = SocketAddr::from(([192, 0, 2, 1], 51820));
+    mesh.add_peer(1, Link { ours, theirs, path_mtu: None, endpoint: Some(from) });
     mesh.session_up(now, 1);
     let mut sent = 0;
     for payload in messages {
         let _ = message::parse(payload);
-        mesh.input(now, 1, payload);
+        mesh.input(now, 1, from, payload);
         while let Some(output) = mesh.poll_output() {
             if let Output::Send { packet, .. } = output {
                 let parsed = vxlan::parse(&packet).expect("we send packets");

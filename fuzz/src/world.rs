@@ -15,6 +15,7 @@ use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use weft::switch::allowance::Allowance;
 use weft::switch::counters::{Drop, Flow};
 use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
@@ -34,6 +35,8 @@ pub const PRIVATE: u32 = 2;
 pub const LOCAL: Mac = Mac([2, 0, 0, 0, 0, 0x0a]);
 /// A station at B's port 1.
 pub const REMOTE: Mac = Mac([2, 0, 0, 0, 0, 0x0b]);
+/// The tunnel address of a third member, which each of the two would reach through the other.
+pub const THIRD: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 3);
 /// MTU of both networks' ports.
 pub const MTU: u16 = 1500;
 
@@ -43,6 +46,7 @@ pub struct Outbox {
     pub delivered: Vec<(PortId, VnetHeader, Vec<u8>)>,
     pub sent: Vec<(SocketAddr, Vec<u8>)>,
     pub messages: Vec<Vec<u8>>,
+    pub snooped: Vec<Vec<u8>>,
 }
 
 impl Egress for Outbox {
@@ -61,8 +65,10 @@ impl Egress for Outbox {
     }
 
     fn notify(&mut self, event: Event<'_>) {
-        if let Event::Message(_, payload) = event {
-            self.messages.push(payload.to_vec());
+        match event {
+            Event::Message(_, _, payload) => self.messages.push(payload.to_vec()),
+            Event::Snooped(_, frame) => self.snooped.push(frame.to_vec()),
+            Event::SessionUp(_) | Event::Stranger { .. } => {}
         }
     }
 }
@@ -98,7 +104,13 @@ impl Member {
         let peer = Arc::new(Peer::new(PeerId(1), theirs, &gate, &settings, now));
         let port = |id: u8, vni| {
             let mac = Mac([2, 0, 0, 0, me, id]);
-            Arc::new(Port { id: PortId(u32::from(id)), vni, mac, flow: Flow::default() })
+            Arc::new(Port {
+                id: PortId(u32::from(id)),
+                vni,
+                mac,
+                flow: Flow::default(),
+                spoken: Allowance::default(),
+            })
         };
         let ports = [port(1, SHARED), port(2, SHARED), port(3, PRIVATE)];
         let shared = Network {
@@ -107,6 +119,8 @@ impl Member {
             ports: ports[..2].to_vec(),
             peers: vec![peer.clone()],
             admits: Some(vec![PeerId(1)]),
+            suppress: true,
+            snooping: true,
         };
         let private = Network {
             vni: PRIVATE,
@@ -114,8 +128,10 @@ impl Member {
             ports: ports[2..].to_vec(),
             peers: Vec::new(),
             admits: Some(Vec::new()),
+            ..Network::default()
         };
-        let topology = Topology::new(address, vec![shared, private], std::slice::from_ref(&peer));
+        let topology = Topology::new(address, vec![shared, private], std::slice::from_ref(&peer))
+            .with_routes(true, [(u32::from(THIRD), PeerId(1))].into_iter().collect());
         let limits = Limits { max_entries: 1024, max_per_port: 256, max_per_peer: 256 };
         let switch = Switch::new(gate, topology, limits, 7, now);
         let (local, remote) = if me == 1 {
@@ -188,6 +204,12 @@ impl Member {
         self.flush();
         self.out = Outbox::default();
         self.switch.fdb.flush_dynamic(None);
+        self.switch.neighbours.forget_network(SHARED);
+        self.switch.groups.set(SHARED, None);
+        // Time stands still here, too: what was said in another second counts no more.
+        for port in &self.ports {
+            let _ = port.spoken.take(u32::MAX, 0);
+        }
         *self.peer.reassembler() = weft::wire::fragment::Reassembler::default();
         self.peer.set_limits(1440, 1440);
         self.peer.set_takes_partial(false);

@@ -2,8 +2,10 @@
 
 use super::lab::LabArgs;
 use crate::config::text::{check_ifname, is_port_name};
-use crate::config::{PortAddress, Target, mac_from_text};
+use crate::config::{Endpoint, PortAddress, Target, mac_from_text};
+use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
+use crate::wire::key::PublicKey;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -18,9 +20,10 @@ WireGuard-encrypted UDP. All other commands talk to the daemon of this host over
 const FIRST_STEPS: &str = "\
 First steps:
   weft lab                             see it work: hosts and containers on this machine alone
-  weft key new /var/lib/weft/key       make this host's identity and print its public key
-  weft config check weft.toml          check a configuration: the source has config/weft.toml to start from
-  weft up -c weft.toml                 run the daemon
+  weft init                            begin a mesh: keys and a configuration for the first host
+  weft up                              run its daemon
+  weft invite beta                     print a line for the next host, to be given there to `weft join`
+  weft config check weft.toml          check a configuration: the source has config/weft.toml as an example
   weft attach web --network blue --ip 10.32.0.5/16
                                        give the running container `web` an interface
   weft status                          see how the daemon is
@@ -77,6 +80,20 @@ Examples:
     Status(Json),
     /// Show the other members and how each is reached
     Peers(Json),
+    /// Show how each member is reached: path, round trip, loss, MTU, and why not better
+    Paths(Paths),
+    /// Make a peer at run time, as `[[peer]]` in the file does; it stays until `weft forget`
+    #[command(after_help = "\
+Examples:
+  weft connect beta --key S3Lq3SdLf7QGdu1mNkYPDnHPhbtSNYRTlFmgzYw8ORU= --endpoint 192.0.2.7:51820
+  weft connect beta --endpoint beta.example.net:51820 --endpoint tcp:beta.example.net:443
+                                       more endpoints for a member that is known")]
+    Connect(Connect),
+    /// Undo `weft connect`, or drop what is kept of a member that is gone
+    Forget {
+        /// The peer's name
+        name: String,
+    },
     /// Show the interfaces this host's containers have
     Ports(Json),
     /// Show the networks of this host
@@ -94,6 +111,35 @@ Examples:
     /// Make and show keys
     #[command(subcommand)]
     Key(Key),
+    /// Begin a mesh: make an authority, this host's key, and a configuration to start from
+    ///
+    /// Needs no daemon. The authority's secret key stays on this host, which can then invite others.
+    Init(Init),
+    /// Print a line that makes one further host a member
+    ///
+    /// The line is a secret until it was used: it works once, until it expires. Give it to `weft join` on the new host. Run
+    /// this where the authority's key is, while the daemon runs.
+    #[command(after_help = "\
+Examples:
+  weft invite beta
+  weft invite beta --expires 7d --slice 10.32.16.0/20
+  weft invite beta --endpoint alpha.example.net:51820")]
+    Invite(Invite),
+    /// Make this host a member by an invitation, and go on as `weft up`
+    ///
+    /// Makes key and configuration where there are none, asks to be let in, and keeps the certificate in the state
+    /// directory. TOKEN is the line of `weft invite`, or - to read it from standard input, where no process list shows it.
+    Join(Join),
+    /// Cut a member off, everywhere and for good
+    ///
+    /// Takes back the certificate of a member and withdraws the invitations for its name. It may be invited again.
+    Revoke {
+        /// The member's name, or its public key
+        member: String,
+    },
+    /// The authority's key
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
     /// Try weft on this machine alone: hosts and containers out of network namespaces
     Lab(LabArgs),
 }
@@ -164,6 +210,32 @@ pub(super) struct Json {
     pub(super) json: bool,
 }
 
+/// `weft paths`.
+#[derive(Debug, Args)]
+pub(super) struct Paths {
+    /// Only of this peer, and all ways that are known
+    pub(super) peer: Option<String>,
+    /// Print JSON, for programs: the same data, unrounded
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `weft connect`.
+#[derive(Debug, Args)]
+pub(super) struct Connect {
+    /// The peer's name
+    pub(super) name: String,
+    /// Its public key, as `weft key show` prints it there; not needed for a member that is known
+    #[arg(long, value_name = "KEY")]
+    pub(super) key: Option<PublicKey>,
+    /// Where it may be reached, HOST:PORT or tcp:HOST:PORT; may be given several times
+    #[arg(long = "endpoint", value_name = "ENDPOINT")]
+    pub(super) endpoints: Vec<Endpoint>,
+    /// Its tunnel address, where its file sets one
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) tunnel_address: Option<std::net::Ipv4Addr>,
+}
+
 /// `weft fdb`.
 #[derive(Debug, Args)]
 pub(super) struct Fdb {
@@ -183,6 +255,71 @@ pub(super) enum Config {
         /// The configuration file
         #[arg(default_value = CONFIG_FILE)]
         file: PathBuf,
+    },
+}
+
+/// `weft init`.
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// This host's name in the mesh [default: the host's name]
+    pub(super) name: Option<String>,
+    /// The configuration file to make
+    #[arg(short, long = "config", value_name = "FILE", default_value = CONFIG_FILE)]
+    pub(super) config: PathBuf,
+    /// The directory for key, state and control socket [default: /var/lib/weft, and the socket in /run/weft]
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+    /// Where other hosts reach this one; may be given several times
+    #[arg(long = "endpoint", value_name = "IP:PORT")]
+    pub(super) endpoints: Vec<std::net::SocketAddr>,
+}
+
+/// `weft invite`.
+#[derive(Debug, Args)]
+pub(super) struct Invite {
+    /// What the new member will be called
+    pub(super) name: String,
+    /// How long the line works: a number and s, m, h or d; at most 30d
+    #[arg(long = "expires", value_name = "TIME", default_value = "1h", value_parser = seconds)]
+    pub(super) life_s: u64,
+    /// A part of a network's range for the new member's containers; may be given several times
+    #[arg(long = "slice", value_name = "CIDR")]
+    pub(super) slices: Vec<Cidr>,
+    /// Where the new host reaches this one, besides where it knows itself; may be given several times
+    #[arg(long = "endpoint", value_name = "HOST:PORT")]
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+/// `weft join`.
+#[derive(Debug, Args)]
+pub(super) struct Join {
+    /// The line that `weft invite` printed, or - to read it from standard input
+    pub(super) token: String,
+    /// The configuration file; made if it does not exist
+    #[arg(short, long = "config", value_name = "FILE", default_value = CONFIG_FILE)]
+    pub(super) config: PathBuf,
+    /// The directory for key, state and control socket, in a file that is made [default: /var/lib/weft]
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+    /// Only prepare: the next `weft up` asks to be let in
+    #[arg(long, conflicts_with = "up")]
+    pub(super) no_up: bool,
+    /// Go on as `weft up`; this is what happens anyway
+    #[arg(long)]
+    pub(super) up: bool,
+}
+
+/// `weft authority`.
+#[derive(Debug, Subcommand)]
+pub(super) enum AuthorityCommand {
+    /// Hand the authority on to a new key
+    ///
+    /// Run this where the authority's key is, while the daemon runs. Members renew their certificates by themselves; those that
+    /// have not been seen when the overlap ends have to be invited again.
+    Rotate {
+        /// For how long certificates of the old key count: a number and s, m, h or d
+        #[arg(long, value_name = "TIME", default_value = "7d", value_parser = seconds)]
+        overlap: u64,
     },
 }
 
@@ -208,6 +345,20 @@ pub(super) enum Key {
 
 fn ifname(text: &str) -> Result<String, String> {
     check_ifname(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// `30s`, `5m`, `1h`, `7d`.
+fn seconds(text: &str) -> Result<u64, &'static str> {
+    let wrong = "a time is a number and s, m, h or d, like 1h";
+    let unit = match text.as_bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 3600,
+        Some(b'd') => 86_400,
+        _ => return Err(wrong),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong)?;
+    number.checked_mul(unit).filter(|seconds| *seconds > 0).ok_or(wrong)
 }
 
 fn port_name(text: &str) -> Result<String, &'static str> {
@@ -261,6 +412,15 @@ mod tests {
     }
 
     #[test]
+    fn an_invitation_lives_for_an_hour_unless_it_is_told_otherwise() {
+        let life = |line: &str| match parse(line).unwrap().command {
+            Command::Invite(invite) => invite.life_s,
+            _ => panic!("another command"),
+        };
+        assert_eq!((life("weft invite b"), life("weft invite b --expires 7d")), (3600, 7 * 86_400));
+    }
+
+    #[test]
     fn a_wrong_command_line_is_a_usage_error() {
         for line in [
             "weft",
@@ -274,6 +434,11 @@ mod tests {
             "weft attach web --network n --ifname a/b",
             "weft attach web --network n --wait=soon",
             "weft key new",
+            "weft invite beta --expires soon",
+            "weft invite beta --expires 0s",
+            "weft invite beta --slice 10.32.0.0",
+            "weft join weft1:x --up --no-up",
+            "weft authority rotate --overlap 7",
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}: {error}");

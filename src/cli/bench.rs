@@ -1,7 +1,8 @@
 //! `weft lab bench`: the arguments, and the comparison as tables.
 
-use super::lab::{LinkArgs, PathArgs, print, print_json, ready, tell};
+use super::lab::{print, print_json, ready, tell};
 use super::table::{Table, printable};
+use super::underlay::{LinkArgs, PathArgs};
 use crate::lab::bench::summary::{Metric, Report, Row};
 use crate::lab::bench::{self, BenchSpec};
 use crate::lab::contenders::{self, Layer, WEFT};

@@ -5,12 +5,12 @@
 
 use super::scale::{self, ScaleArgs};
 use super::table::Table;
-use super::{bench, complain, show};
+use super::underlay::{LinkArgs, PathArgs};
+use super::{bench, complain, scene, show};
 use crate::control::request::Response;
-use crate::lab::link::LinkSettings;
 use crate::lab::ping::Pinger;
 use crate::lab::report::human;
-use crate::lab::spec::{CONTAINER_IFNAME, LabSpec, Underlay};
+use crate::lab::spec::{CONTAINER_IFNAME, LabSpec};
 use crate::lab::supervise::{self, LabStatus};
 use crate::lab::{LabError, Stop, privileges, registry, tour};
 use clap::{Args, Subcommand, ValueHint};
@@ -26,8 +26,6 @@ use std::time::Duration;
 const DEFAULT_NAME: &str = "lab";
 /// How long a ping may take.
 const PING_PATIENCE: Duration = Duration::from_secs(5);
-/// Keys of `[offload]`.
-const OFFLOADS: [&str; 7] = ["tap_checksum", "tap_tso", "tap_uso", "merge", "udp_segment", "udp_gro", "avx512"];
 
 /// Hosts and containers on this one machine, to try weft with. Without a command: the tour.
 #[derive(Debug, Args)]
@@ -71,22 +69,9 @@ struct TourArgs {
     /// How long each measurement lasts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PathArgs {
-    /// MTU of the containers' ports
-    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
-    mtu: u16,
-    /// MTU of the underlay
-    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
-    underlay_mtu: u16,
-    /// Let the hosts reach each other by IPv6
-    #[arg(long)]
-    ipv6_underlay: bool,
-    /// Switch an offload off
-    #[arg(long, value_name = "NAME", value_parser = OFFLOADS)]
-    offload_off: Vec<String>,
+    /// Show this topology instead: what is expected on it, what happens to it, and by which path each reaches each
+    #[arg(long, value_name = "NAME", value_parser = scene::names(), conflicts_with = "seconds")]
+    topology: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -100,37 +85,14 @@ struct UpArgs {
     /// How many containers each
     #[arg(long, value_name = "N", default_value_t = 2)]
     containers: usize,
+    /// Put the hosts where this topology has them
+    #[arg(long, value_name = "NAME", value_parser = scene::names(),
+        conflicts_with_all = ["hosts", "underlay_mtu", "LinkArgs"])]
+    topology: Option<String>,
     #[command(flatten)]
     path: PathArgs,
     #[command(flatten)]
     link: LinkArgs,
-}
-
-/// Any of these puts the hosts on the lab's own wire instead of a kernel bridge.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Impaired underlay")]
-pub(super) struct LinkArgs {
-    /// Per cent of the underlay's frames that vanish
-    #[arg(long, value_name = "PERCENT", value_parser = per_cent)]
-    loss: Option<f64>,
-    /// Per cent that arrive twice
-    #[arg(long, value_name = "PERCENT", value_parser = per_cent)]
-    duplicate: Option<f64>,
-    /// Per cent that later ones overtake
-    #[arg(long, value_name = "PERCENT", value_parser = per_cent)]
-    reorder: Option<f64>,
-    /// How long each frame is under way
-    #[arg(long, value_name = "MS")]
-    delay: Option<u64>,
-    /// Up to this much more, by chance
-    #[arg(long, value_name = "MS")]
-    jitter: Option<u64>,
-    /// The largest packet that passes; larger ones vanish without an ICMP
-    #[arg(long, value_name = "BYTES")]
-    max_packet: Option<usize>,
-    /// Where chance begins: the same seed, the same luck
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -185,7 +147,10 @@ struct DownArgs {
 /// Runs `weft lab …`. There must be no second thread yet.
 pub fn run(args: LabArgs) -> ExitCode {
     let outcome = match args.command {
-        None => return show_tour(&args.tour),
+        None => match &args.tour.topology {
+            None => return show_tour(&args.tour),
+            Some(name) => return scene::show(name, args.tour.json).unwrap_or_else(|error| failed(&error)),
+        },
         Some(LabCommand::Up(args)) => up(&args),
         Some(LabCommand::Exec(args)) => exec(&args),
         Some(LabCommand::Ping(args)) => ping(&args),
@@ -253,6 +218,11 @@ fn tour_text(report: &tour::Report) -> String {
 
 fn up(args: &UpArgs) -> Result<(), LabError> {
     let mut spec = LabSpec::new(&args.name, args.hosts, args.containers);
+    if let Some(name) = &args.topology {
+        let scene = scene::find(name)?.spec(&args.name);
+        let networks = spec.networks;
+        spec = LabSpec { networks, ..scene };
+    }
     args.path.apply(&mut spec);
     args.link.apply(&mut spec);
     let lab = supervise::up(&spec)?;
@@ -308,7 +278,8 @@ fn status(args: &StatusArgs) -> Result<(), LabError> {
     for LabStatus { lab, daemons } in &labs {
         let mut places = Table::new(&["WHERE", "ADDRESSES", ""]);
         for (host, daemon) in lab.hosts.iter().zip(daemons) {
-            places.row([host.name.clone(), format!("{}, {}", host.v4, host.v6), format!("daemon {daemon}")]);
+            let addresses: Vec<String> = host.addresses().map(|address| address.to_string()).collect();
+            places.row([host.name.clone(), addresses.join(", "), format!("daemon {daemon}")]);
             for container in &host.containers {
                 let addresses = format!("{}, {}", container.v4, container.v6);
                 places.row([container.name.clone(), addresses, format!("network {}", container.network)]);
@@ -359,45 +330,6 @@ fn program() -> String {
 pub(super) fn ready() -> Result<Stop, LabError> {
     privileges::acquire()?;
     Stop::on_signals().map_err(LabError::io("handle signals"))
-}
-
-impl PathArgs {
-    pub(super) fn apply(&self, spec: &mut LabSpec) {
-        spec.underlay_mtu = self.underlay_mtu;
-        spec.ipv6_underlay = self.ipv6_underlay;
-        spec.offload_off.clone_from(&self.offload_off);
-        spec.networks.iter_mut().for_each(|network| network.mtu = self.mtu);
-    }
-}
-
-impl LinkArgs {
-    /// Leaves the kernel bridge in its place when nothing was asked for.
-    pub(super) fn apply(&self, spec: &mut LabSpec) {
-        if let Some(settings) = self.settings() {
-            spec.underlay = Underlay::Impaired(settings, self.seed);
-        }
-    }
-
-    /// What the link should do; `None` when nothing was asked for.
-    fn settings(&self) -> Option<LinkSettings> {
-        let wanted = LinkSettings {
-            loss: self.loss.unwrap_or_default(),
-            duplicate: self.duplicate.unwrap_or_default(),
-            reorder: self.reorder.unwrap_or_default(),
-            delay: Duration::from_millis(self.delay.unwrap_or_default()),
-            jitter: Duration::from_millis(self.jitter.unwrap_or_default()),
-            max_packet: self.max_packet,
-            ..Default::default()
-        };
-        (wanted != LinkSettings::default()).then_some(wanted)
-    }
-}
-
-fn per_cent(text: &str) -> Result<f64, String> {
-    match text.trim_end_matches('%').parse() {
-        Ok(share) if (0.0..=100.0).contains(&share) => Ok(share),
-        _ => Err("it is a number from 0 to 100".to_owned()),
-    }
 }
 
 /// Says something while work goes on. A reader that has gone away is no reason to stop and leave a lab behind.
@@ -451,6 +383,8 @@ mod tests {
         let settings = args.link.settings().unwrap();
         assert_eq!((settings.loss, settings.delay), (5.0, Duration::from_millis(10)));
         parse("bench --only weft,tinc --rounds 1 --chart x.svg --offload-off tap_tso --offload-off merge").unwrap();
+        assert_eq!(parse("--topology symmetric --json").unwrap().tour.topology.as_deref(), Some("symmetric"));
+        parse("up --topology tcp-only --containers 2 --mtu 9000").unwrap();
         parse("down --all").unwrap();
         parse("ping h1/c1 h2/c1 --size 10000").unwrap();
     }
@@ -464,6 +398,9 @@ mod tests {
             "bench --offload-off speed",
             "bench --rounds 0",
             "down --all --name x",
+            "--topology circle",
+            "up --topology nat --hosts 2",
+            "up --topology nat --loss 1",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -10,12 +10,15 @@ mod bench;
 mod key;
 pub mod lab;
 mod scale;
+mod scene;
 mod show;
 mod table;
+mod trust;
+mod underlay;
 
-use crate::control::request::{Request, Response};
+use crate::control::request::{self, Request, Response};
 use crate::io::{client, configfile, daemon};
-use args::{Cli, Command, Config};
+use args::{AuthorityCommand, Cli, Command, Config, Connect};
 use clap::Parser;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -46,12 +49,29 @@ pub fn run() -> ExitCode {
         Command::Wait(args) => attach::wait(&args),
         Command::Status(args) => show(&socket, &Request::Status, args.json),
         Command::Peers(args) => show(&socket, &Request::Peers, args.json),
+        Command::Paths(args) if args.peer.is_some() && !args.json => {
+            ask(&socket, &Request::Paths { peer: args.peer }).map(|response| show::path(&response))
+        }
+        Command::Paths(args) => show(&socket, &Request::Paths { peer: args.peer }, args.json),
+        Command::Connect(args) => {
+            let endpoints = args.endpoints.iter().map(ToString::to_string).collect();
+            let Connect { name, key: public_key, tunnel_address, .. } = args;
+            show(&socket, &Request::Connect(request::Connect { name, public_key, endpoints, tunnel_address }), false)
+        }
+        Command::Forget { name } => show(&socket, &Request::Forget(request::Forget { name }), false),
         Command::Ports(args) => show(&socket, &Request::Ports, args.json),
         Command::Networks(args) => show(&socket, &Request::Networks, args.json),
         Command::Fdb(args) => show(&socket, &Request::Fdb { network: args.network }, args.json),
         Command::Reload => show(&socket, &Request::Reload, false),
         Command::Config(Config::Check { file }) => check(&file),
         Command::Key(key) => key::run(key),
+        Command::Init(args) => trust::init(&args),
+        Command::Invite(args) => show(&socket, &trust::invitation(args), false),
+        Command::Join(args) => trust::join(&args),
+        Command::Revoke { member } => show(&socket, &Request::Revoke { member }, false),
+        Command::Authority(AuthorityCommand::Rotate { overlap }) => {
+            show(&socket, &Request::Rotate { overlap_s: overlap }, false)
+        }
     };
     match outcome {
         Ok(text) => {

@@ -1,7 +1,7 @@
 //! The daemon's answers as text for people and as JSON for programs: the same structures, so the same data.
 
 use super::table::{NONE, Table, bytes, duration, list, maybe, printable};
-use crate::control::request::{FdbEntry, NetworkStatus, PeerStatus, PortStatus, Response, Status};
+use crate::control::request::{FdbEntry, NetworkStatus, PathStatus, PeerStatus, PortStatus, Response, Status};
 use crate::switch::counters::Drop;
 use std::fmt::Write;
 
@@ -13,8 +13,10 @@ pub(super) fn json(response: &Response) -> Result<String, String> {
         Response::Ports(ports) => serde_json::to_string_pretty(ports),
         Response::Networks(networks) => serde_json::to_string_pretty(networks),
         Response::Fdb(entries) => serde_json::to_string_pretty(entries),
+        Response::Paths(paths) => serde_json::to_string_pretty(paths),
         Response::Attached(port) => serde_json::to_string_pretty(port),
         Response::Done(sentences) => serde_json::to_string_pretty(sentences),
+        Response::Invited(line) => serde_json::to_string_pretty(line),
         Response::Absent(sentence) | Response::Refused(sentence) => serde_json::to_string_pretty(sentence),
     };
     text.map(|text| text + "\n").map_err(|error| format!("cannot write the answer as JSON: {error}"))
@@ -28,8 +30,10 @@ pub(super) fn text(response: &Response) -> String {
         Response::Ports(all) => ports(all),
         Response::Networks(all) => networks(all),
         Response::Fdb(entries) => fdb(entries),
+        Response::Paths(all) => paths(all),
         Response::Attached(port) => attached(port),
         Response::Done(sentences) => sentences.iter().map(|sentence| format!("{sentence}\n")).collect(),
+        Response::Invited(line) => format!("{line}\n"),
         Response::Absent(sentence) | Response::Refused(sentence) => format!("{sentence}\n"),
     }
 }
@@ -57,10 +61,21 @@ fn status(s: &Status) -> String {
     for (index, (name, state)) in s.offloads.iter().enumerate() {
         line(if index == 0 { "offloads" } else { "" }, format!("{name:<14}{state}"));
     }
+    let trust = s.trust.iter().filter(|(_, count)| **count > 0).map(|(name, count)| format!("{count} {name}"));
+    let trust: Vec<String> = trust.collect();
+    if !trust.is_empty() {
+        line("trust", trust.join(", "));
+    }
+    if let (Some(members), Some(alive)) = (s.mesh.get("members"), s.mesh.get("alive")) {
+        line("mesh", format!("{members} other members, {alive} of them there"));
+    }
     let t = s.traffic;
     line("frames", format!("{} from ports, {} to ports", t.port_rx_frames, t.port_tx_frames));
     line("", format!("{} into tunnels, {} out of tunnels", t.tunnel_tx_frames, t.tunnel_rx_frames));
-    line("", format!("{} flooded", t.flooded_frames));
+    line("", format!("{} flooded, {} answered instead", t.flooded_frames, t.suppressed_frames));
+    if t.relayed_packets > 0 {
+        line("", format!("{} packets relayed between others", t.relayed_packets));
+    }
     line("datagrams", format!("{} sent, {} received", t.datagrams_tx, t.datagrams_rx));
 
     let dropped: Vec<_> = s.drops.iter().filter(|(_, count)| **count > 0).collect();
@@ -86,13 +101,14 @@ fn status(s: &Status) -> String {
 
 fn peers(peers: &[PeerStatus]) -> String {
     if peers.is_empty() {
-        return "no peers: add a [[peer]] to the configuration file\n".to_owned();
+        return "no peers: add a [[peer]] to the configuration file, or `weft join` a network\n".to_owned();
     }
     let mut table = Table::new(&[
         "NAME",
         "STATE",
         "ENDPOINT",
         "TUNNEL ADDRESS",
+        "PATH",
         "HANDSHAKE",
         ">RTT",
         ">PATH MTU",
@@ -105,8 +121,9 @@ fn peers(peers: &[PeerStatus]) -> String {
         table.row([
             peer.name.clone(),
             peer.state.clone(),
-            maybe(peer.endpoint),
+            maybe(peer.via.clone().or_else(|| peer.endpoint.map(|endpoint| endpoint.to_string()))),
             peer.tunnel_address.to_string(),
+            if peer.path.is_empty() { NONE.to_owned() } else { peer.path.clone() },
             maybe(peer.handshake_age_s.map(|age| format!("{} ago", duration(age)))),
             maybe(peer.rtt_ms.map(|ms| format!("{ms:.2} ms"))),
             format!("{} {}", peer.path_mtu, peer.path_mtu_source),
@@ -117,6 +134,48 @@ fn peers(peers: &[PeerStatus]) -> String {
         ]);
     }
     table.render()
+}
+
+fn paths(paths: &[PathStatus]) -> String {
+    if paths.is_empty() {
+        return "no peers, so no paths\n".to_owned();
+    }
+    let mut table =
+        Table::new(&["PEER", "PATH", "VIA", "SINCE", ">RTT", ">LOSS", ">REORDERED", ">PATH MTU", "WHY NOT BETTER"]);
+    for path in paths {
+        table.row([
+            path.peer.clone(),
+            path.path.clone(),
+            maybe(path.via.clone()),
+            maybe(path.since_s.map(|since| format!("{} ago", duration(since)))),
+            maybe(path.rtt_ms.map(|ms| format!("{ms:.2} ms"))),
+            maybe(path.loss_percent.map(|share| format!("{share:.1} %"))),
+            maybe(path.reordering_percent.map(|share| format!("{share:.1} %"))),
+            format!("{} {}", path.path_mtu, path.path_mtu_source),
+            if path.why.is_empty() { NONE.to_owned() } else { path.why.clone() },
+        ]);
+    }
+    table.render()
+}
+
+/// The path of one peer, with every way that is known.
+pub(super) fn path(response: &Response) -> String {
+    let Response::Paths(all) = response else { return text(response) };
+    let mut text = paths(all);
+    for path in all {
+        let mut table = Table::new(&["WAY", "KNOWN FROM", "STATE", ">RTT", ">LOSS"]);
+        for candidate in &path.candidates {
+            table.row([
+                candidate.way.clone(),
+                candidate.source.clone(),
+                candidate.state.clone(),
+                maybe(candidate.rtt_ms.map(|ms| format!("{ms:.2} ms"))),
+                maybe(candidate.loss_percent.map(|share| format!("{share:.1} %"))),
+            ]);
+        }
+        let _ = write!(text, "\n{}", table.render());
+    }
+    text
 }
 
 fn ports(ports: &[PortStatus]) -> String {

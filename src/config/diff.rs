@@ -7,7 +7,7 @@
 //! The list is in an order in which it can be applied: what goes away first (ports before the networks they are in),
 //! then networks, peers and ports, each after what it refers to.
 
-use super::{Config, FdbLimits, LogLevel, Network, Peer, Port, StaticPlace};
+use super::{Config, FdbLimits, LogLevel, Network, Peer, Port, StaticPlace, Trust};
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
 
@@ -18,6 +18,8 @@ pub enum Change {
     LogLevel(LogLevel),
     /// `[fdb]`.
     FdbLimits(FdbLimits),
+    /// `[trust]`: the authorities or the names.
+    Trust(Trust),
     /// A port of the file goes.
     PortRemoved(Port),
     /// A peer goes.
@@ -76,6 +78,9 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<Change>, Vec<String>> {
     if old.fdb != new.fdb {
         changes.push(Change::FdbLimits(new.fdb));
     }
+    if old.trust != new.trust {
+        changes.push(Change::Trust(new.trust.clone()));
+    }
     changes.extend(port.removed.into_iter().map(Change::PortRemoved));
     changes.extend(peer.removed.into_iter().map(Change::PeerRemoved));
     changes.extend(network.removed.into_iter().map(Change::NetworkRemoved));
@@ -104,6 +109,12 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
         ("node.container_sockets", a.container_sockets != b.container_sockets),
         ("node.advertise", a.advertise != b.advertise),
         ("node.relay", a.relay != b.relay),
+        ("node.tcp", a.tcp != b.tcp),
+        ("node.tcp_ports", a.tcp_ports != b.tcp_ports),
+        ("node.discovery", a.discovery != b.discovery),
+        ("node.lan_discovery", a.lan_discovery != b.lan_discovery),
+        ("trust.authority_key_file", old.trust.authority_key_file != new.trust.authority_key_file),
+        ("trust.certificate_file", old.trust.certificate_file != new.trust.certificate_file),
         ("offload.tap_checksum", x.tap_checksum != y.tap_checksum),
         ("offload.tap_tso", x.tap_tso != y.tap_tso),
         ("offload.tap_uso", x.tap_uso != y.tap_uso),

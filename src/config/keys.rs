@@ -17,6 +17,13 @@ pub enum Kind {
         /// The largest value.
         most: u64,
     },
+    /// A list of whole numbers within bounds, both included.
+    Integers {
+        /// The smallest value.
+        least: u64,
+        /// The largest value.
+        most: u64,
+    },
     /// A string; what it holds.
     Text(&'static str),
     /// A string that errors do not repeat; what it holds.
@@ -203,6 +210,24 @@ pub const NODE: Table = Table {
             "Whether this member carries, still encrypted, what passes between others that have no better path; \"prefer\" \
              makes it the first choice, as for a host with a good line.",
         ),
+        switch(
+            "tcp",
+            "Where UDP does not get through, datagrams travel over TCP: this member listens on the TCP port `listen_port` too, \
+             and connects to peers that way.",
+        ),
+        key(
+            "tcp_ports",
+            Kind::Integers { least: 1, most: 65_535 },
+            Absent::List(&[]),
+            "[443]",
+            RESTART,
+            "More TCP ports to listen on, at most 8, for members behind firewalls that let only such through; needs `tcp`.",
+        ),
+        switch("discovery", "Peers are looked for by more than this file says; `lan_discovery` needs it."),
+        switch(
+            "lan_discovery",
+            "Members on one LAN find each other by small multicast datagrams that tell only who knows their public keys.",
+        ),
     ],
 };
 
@@ -256,6 +281,56 @@ pub const FDB: Table = Table {
             "4096",
             LIVE,
             "Learned entries behind one peer.",
+        ),
+    ],
+};
+
+/// `[trust]`.
+pub const TRUST: Table = Table {
+    name: "trust",
+    array: false,
+    doc: "Who may be a member besides the peers of this file: whoever shows a certificate of an authority. `weft init` \
+          makes an authority, `weft invite` and `weft join` a member; `docs/security.md` says what each can do.",
+    keys: &[
+        key(
+            "authority",
+            Kind::List("an authority's public key, 32 bytes in base64"),
+            Absent::Means("none, or the one of `authority_key_file`"),
+            "[\"1H1Gg7cbHnGLfGJEJ1wWxmMLh6JhnSVWZ+FzUJwQJ3o=\"]",
+            LIVE,
+            "The authorities whose certificates count, at most 8; whom they hand over to counts too.",
+        ),
+        key(
+            "authority_key_file",
+            TEXT_PATH,
+            Absent::Means("this member issues no certificates"),
+            "\"/etc/weft/authority.key\"",
+            RESTART,
+            "The file with an authority's secret key, as `weft init` makes it; a member that has it can invite and revoke.",
+        ),
+        key(
+            "certificate_file",
+            TEXT_PATH,
+            Absent::Means("the certificate came by `weft join` and is in `state_dir`"),
+            "\"/etc/weft/certificate\"",
+            RESTART,
+            "A file with this member's certificate; a later one in `state_dir`, from a renewal, is preferred to it.",
+        ),
+        key(
+            "allow",
+            Kind::List("a member's name"),
+            Absent::Means("any name"),
+            "[\"alpha\", \"beta\"]",
+            LIVE,
+            "The only names of certified members that this member lets in.",
+        ),
+        key(
+            "deny",
+            Kind::List("a member's name"),
+            Absent::List(&[]),
+            "[\"mallory\"]",
+            LIVE,
+            "Names of certified members that this member does not let in, whatever the authority says.",
         ),
     ],
 };
@@ -363,11 +438,12 @@ pub const PEER: Table = Table {
         ),
         key(
             "endpoints",
-            Kind::List("IP:PORT, [IPV6]:PORT or NAME:PORT"),
+            Kind::List("IP:PORT, [IPV6]:PORT or NAME:PORT, for TCP with tcp: in front"),
             Absent::List(&[]),
             "[\"192.0.2.7:51820\", \"beta.example.net:51820\"]",
             LIVE,
-            "Where it can be reached, at most 8, names being resolved again and again; none means it comes to us.",
+            "Where it can be reached, at most 8, names being resolved again and again; none means it comes to us. Those with \
+             `tcp:` in front are for when UDP does not get through.",
         ),
         key(
             "preshared_key",
@@ -472,7 +548,7 @@ pub const PORT: Table = Table {
 };
 
 /// All tables, in the order of the reference.
-pub const TABLES: &[Table] = &[NODE, OFFLOAD, FDB, NETWORK, STATIC, PEER, PORT];
+pub const TABLES: &[Table] = &[NODE, TRUST, OFFLOAD, FDB, NETWORK, STATIC, PEER, PORT];
 
 /// The table of this path.
 pub fn table(name: &str) -> Option<&'static Table> {

@@ -20,7 +20,7 @@ pub use text::mac_from_text;
 
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
-use crate::wire::key::{PublicKey, Secret};
+use crate::wire::key::{AuthorityKey, PublicKey, Secret};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -37,6 +37,8 @@ pub struct Config {
     pub offload: Offload,
     /// Bounds of the FDB.
     pub fdb: FdbLimits,
+    /// Whose certificates make others members.
+    pub trust: Trust,
     /// The networks this member takes part in.
     pub networks: Vec<Network>,
     /// The other members, pinned by public key.
@@ -70,6 +72,14 @@ pub struct Node {
     pub advertise: Vec<SocketAddr>,
     /// Whether we carry what passes between others.
     pub relay: Relay,
+    /// Whether TCP is listened on, and used where UDP does not get through.
+    pub tcp: bool,
+    /// TCP ports to listen on besides the one of `listen_port`.
+    pub tcp_ports: Vec<u16>,
+    /// Whether peers are looked for by more than the file says.
+    pub discovery: bool,
+    /// Whether members on our LANs are looked for; needs `discovery`.
+    pub lan_discovery: bool,
 }
 
 /// Whether a member carries what passes between others.
@@ -124,6 +134,21 @@ pub struct FdbLimits {
     pub max_per_port: usize,
     /// Dynamic entries behind one peer.
     pub max_per_peer: usize,
+}
+
+/// `[trust]`: who may be a member besides the peers of the file. Empty, nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// The authorities whose certificates count. Reloadable, like the names.
+    pub authorities: Vec<AuthorityKey>,
+    /// The file with an authority's secret key: this member issues certificates.
+    pub authority_key_file: Option<PathBuf>,
+    /// A file with this member's certificate, for one that did not come by an invitation.
+    pub certificate_file: Option<PathBuf>,
+    /// The names that certified members may have; `None` is any.
+    pub allow: Option<Vec<String>>,
+    /// The names that they may not have.
+    pub deny: Vec<String>,
 }
 
 /// `[[network]]`: one broadcast domain.
@@ -186,6 +211,22 @@ pub struct Peer {
     pub path_mtu: Option<u16>,
 }
 
+impl Peer {
+    /// A member of which the file says nothing.
+    pub fn of_member(name: String, public_key: PublicKey, tunnel_address: Ipv4Addr) -> Self {
+        Self {
+            name,
+            public_key,
+            endpoints: Vec::new(),
+            preshared_key: None,
+            keepalive: None,
+            tunnel_address,
+            networks: None,
+            path_mtu: None,
+        }
+    }
+}
+
 /// An underlay address of a peer as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Endpoint {
@@ -193,6 +234,25 @@ pub enum Endpoint {
     Address(SocketAddr),
     /// A DNS name and port, resolved again and again.
     Name(String, u16),
+    /// An IP address and port for TCP, where UDP does not get through.
+    TcpAddress(SocketAddr),
+    /// A DNS name and port for TCP.
+    TcpName(String, u16),
+}
+
+impl Endpoint {
+    /// The name to be resolved, and its port.
+    pub fn name(&self) -> Option<(String, u16)> {
+        match self {
+            Self::Name(name, port) | Self::TcpName(name, port) => Some((name.clone(), *port)),
+            Self::Address(_) | Self::TcpAddress(_) => None,
+        }
+    }
+
+    /// Whether it is one for TCP.
+    pub fn is_tcp(&self) -> bool {
+        matches!(self, Self::TcpAddress(_) | Self::TcpName(..))
+    }
 }
 
 impl fmt::Display for Endpoint {
@@ -200,6 +260,8 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Address(address) => write!(f, "{address}"),
             Self::Name(name, port) => write!(f, "{name}:{port}"),
+            Self::TcpAddress(address) => write!(f, "tcp:{address}"),
+            Self::TcpName(name, port) => write!(f, "tcp:{name}:{port}"),
         }
     }
 }

@@ -16,11 +16,11 @@ use super::suggest::nearest;
 use super::text::{NotAnIfname, check_ifname, is_name, is_port_name, mac_from_text};
 use super::{
     Config, Endpoint, FdbLimits, LogLevel, Network, Node, Offload, Peer, Port, PortAddress, Relay, StaticEntry,
-    StaticPlace, Target,
+    StaticPlace, Target, Trust,
 };
 use crate::wire::cidr::{Cidr, NotACidr};
 use crate::wire::ethernet::Mac;
-use crate::wire::key::{PublicKey, Secret};
+use crate::wire::key::{AuthorityKey, PublicKey, Secret};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,10 +38,14 @@ pub const MAX_PORTS: usize = 4096;
 pub const MAX_ENDPOINTS: usize = 8;
 /// The most addresses a member announces besides those that are found: each is probed by every other member.
 pub const MAX_ADVERTISED: usize = 16;
+/// The most TCP ports to listen on besides the usual one: each is a door that few firewalls leave shut.
+pub const MAX_TCP_PORTS: usize = 8;
 /// The most subnets of one network, and the most addresses of one port: each is compared with all others.
 pub const MAX_ADDRESSES: usize = 64;
 /// The most static entries of one network.
 pub const MAX_STATIC: usize = 4096;
+/// The most authorities: one, and a few more while one takes over from another.
+pub const MAX_AUTHORITIES: usize = 8;
 /// The longest path of a Unix socket: sun_path without the terminating zero (unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
 
@@ -83,6 +87,8 @@ pub fn parse(
     let (empty, root) = (DeTable::new(), document.get_ref());
     let section = walk.one(root, &keys::NODE, &empty);
     let node = walk.node(&section, defaults);
+    let section = walk.one(root, &keys::TRUST, &empty);
+    let trust = walk.trust(&section);
     let section = walk.one(root, &keys::OFFLOAD, &empty);
     let offload = walk.offload(&section);
     let section = walk.one(root, &keys::FDB, &empty);
@@ -99,7 +105,7 @@ pub fn parse(
     let networks = networks.into_iter().map(|found| found.item).collect();
     let peers = peers.into_iter().map(|found| found.item).collect();
     let ports = ports.into_iter().map(|found| found.item).collect();
-    Ok(Config { node, offload, fdb, networks, peers, ports })
+    Ok(Config { node, offload, fdb, trust, networks, peers, ports })
 }
 
 /// The first pass over a file.
@@ -210,6 +216,44 @@ impl<'t> Walk<'t> {
                 addresses.take(MAX_ADVERTISED).map(|(_, address)| address).collect()
             },
             relay: section.read(report, "relay", relay).unwrap_or(Relay::Yes),
+            tcp: section.boolean(report, "tcp"),
+            tcp_ports: {
+                section.at_most(report, "tcp_ports", MAX_TCP_PORTS);
+                let ports = section.integers(report, "tcp_ports").into_iter();
+                ports.take(MAX_TCP_PORTS).filter_map(|port| port.try_into().ok()).collect()
+            },
+            discovery: section.boolean(report, "discovery"),
+            lan_discovery: section.boolean(report, "lan_discovery"),
+        }
+    }
+
+    fn trust(&mut self, section: &Section<'t>) -> Trust {
+        let authority_key_file = self.path(section, "authority_key_file");
+        let certificate_file = self.path(section, "certificate_file");
+        let report = &mut self.report;
+        let mut names = |key: &str| -> Vec<String> {
+            section.at_most(report, key, MAX_PEERS);
+            section.read_list(report, key, name).into_iter().take(MAX_PEERS).map(|(_, name)| name).collect()
+        };
+        let (allow, deny) = (names("allow"), names("deny"));
+        if let Some(name) = deny.iter().find(|name| allow.contains(name)) {
+            let offset = section.offset_of("deny", name, |text| Some(text.to_owned()));
+            section.wrong_at(
+                report,
+                offset,
+                "deny",
+                format!("'{name}' is in 'allow' too"),
+                "keep it in one of the two",
+            );
+        }
+        section.at_most(report, "authority", MAX_AUTHORITIES);
+        let authorities = section.read_list(report, "authority", authority_key);
+        Trust {
+            authorities: authorities.into_iter().take(MAX_AUTHORITIES).map(|(_, key)| key).collect(),
+            authority_key_file,
+            certificate_file,
+            allow: section.has("allow").then_some(allow),
+            deny,
         }
     }
 
@@ -385,6 +429,10 @@ fn public_key(text: &str) -> Result<PublicKey, String> {
         Ok(key) => Ok(key),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn authority_key(text: &str) -> Result<AuthorityKey, &'static str> {
+    text.parse().map_err(|_| "an authority's key is 32 bytes in base64, 44 characters ending in '='")
 }
 
 fn tunnel_address(text: &str) -> Result<Ipv4Addr, &'static str> {

@@ -240,7 +240,29 @@ impl<'t> Section<'t> {
         let Some(value) = value else {
             return if let Absent::Integer(default) = key.absent { Some(default) } else { None };
         };
-        let (DeValue::Integer(text), Kind::Integer { least, most }) = (value.get_ref(), key.kind) else {
+        self.bounded(report, key, value)
+    }
+
+    /// The numbers of a list that lie within the bounds of their key.
+    pub(super) fn integers(&self, report: &mut Report<'_>, name: &str) -> Vec<u64> {
+        let (key, value) = self.find(report, name);
+        match value.map(|value| (value, value.get_ref())) {
+            None => Vec::new(),
+            Some((_, DeValue::Array(items))) => {
+                items.iter().filter_map(|item| self.bounded(report, key, item)).collect()
+            }
+            Some((value, _)) => {
+                self.mistyped(report, key, value);
+                Vec::new()
+            }
+        }
+    }
+
+    /// A number within the bounds of its key.
+    fn bounded(&self, report: &mut Report<'_>, key: &Key, value: &Spanned<DeValue<'_>>) -> Option<u64> {
+        let (DeValue::Integer(text), Kind::Integer { least, most } | Kind::Integers { least, most }) =
+            (value.get_ref(), key.kind)
+        else {
             self.mistyped(report, key, value);
             return None;
         };
@@ -248,7 +270,7 @@ impl<'t> Section<'t> {
             Some(number) => Some(number),
             None => {
                 let problem = format!("must lie between {least} and {most}, and is {}", shortened(&text.to_string()));
-                report.at(value.span().start, self.path(name), problem, like(key));
+                report.at(value.span().start, self.path(key.name), problem, like(key));
                 None
             }
         }
@@ -365,6 +387,7 @@ fn plain(kind: Kind) -> &'static str {
     match kind {
         Kind::Boolean => "true or false",
         Kind::Integer { .. } => "a whole number",
+        Kind::Integers { .. } => "a list of whole numbers",
         Kind::Text(_) | Kind::Secret(_) => "a string",
         Kind::List(_) => "a list of strings",
         Kind::Tables => "a list of tables",

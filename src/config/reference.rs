@@ -30,6 +30,7 @@ impl Kind {
         match self {
             Self::Boolean => "`true` or `false`".to_owned(),
             Self::Integer { least, most } => format!("integer, {least} to {most}"),
+            Self::Integers { least, most } => format!("list of integers, each {least} to {most}"),
             Self::Text(form) | Self::Secret(form) => format!("string: {form}"),
             Self::List(form) => format!("list of strings: each {form}"),
             Self::Tables => "list of tables".to_owned(),

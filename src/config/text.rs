@@ -4,12 +4,11 @@
 
 use super::Endpoint;
 use crate::wire::ethernet::{Mac, NotAMac};
+pub use crate::wire::name::{MAX_NAME, is_name};
 use md5::{Digest, Md5};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// The longest name of a node, network or peer: what a host name may be on Linux (HOST_NAME_MAX).
-pub const MAX_NAME: usize = 64;
 /// The longest name of a port, enough for `TARGET:IFNAME` with any container's name.
 pub const MAX_PORT_NAME: usize = 255;
 /// The longest interface name: Linux's IFNAMSIZ without the terminating zero.
@@ -18,11 +17,6 @@ pub const MAX_IFNAME: usize = 15;
 const MAX_DNS_NAME: usize = 253;
 /// The longest label of a DNS name (RFC 1035 §2.3.4).
 const MAX_DNS_LABEL: usize = 63;
-
-/// Whether `text` can name a node, network or peer: 1 to 64 letters, digits, '.', '_' or '-'.
-pub fn is_name(text: &str) -> bool {
-    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-}
 
 /// Whether `text` can name a port: 1 to 255 bytes, without blanks and control characters.
 pub fn is_port_name(text: &str) -> bool {
@@ -120,8 +114,15 @@ pub enum NotAnEndpoint {
 impl FromStr for Endpoint {
     type Err = NotAnEndpoint;
 
-    /// `IP:PORT`, `[IPV6]:PORT` or `NAME:PORT`.
+    /// `IP:PORT`, `[IPV6]:PORT` or `NAME:PORT`, for TCP with `tcp:` in front. A host may be called tcp.
     fn from_str(text: &str) -> Result<Self, NotAnEndpoint> {
+        if let Some(rest) = text.strip_prefix("tcp:").filter(|rest| rest.contains(':')) {
+            return match rest.parse()? {
+                Self::Address(address) => Ok(Self::TcpAddress(address)),
+                Self::Name(name, port) => Ok(Self::TcpName(name, port)),
+                Self::TcpAddress(_) | Self::TcpName(..) => Err(NotAnEndpoint::Host),
+            };
+        }
         let (host, port) = text.rsplit_once(':').ok_or(NotAnEndpoint::NoPort)?;
         if host.is_empty() {
             return Err(NotAnEndpoint::NoPort);
@@ -183,11 +184,21 @@ mod tests {
 
     #[test]
     fn endpoints_are_addresses_or_names_with_a_port() {
-        for right in
-            ["192.0.2.7:51820", "[2001:db8::7]:51820", "[fe80::1%3]:1", "beta:65535", "b.example.net.:1", "a_b:1"]
-        {
+        for right in [
+            "192.0.2.7:51820",
+            "[2001:db8::7]:51820",
+            "[fe80::1%3]:1",
+            "beta:65535",
+            "b.example.net.:1",
+            "a_b:1",
+            "tcp:192.0.2.7:443",
+            "tcp:[2001:db8::7]:443",
+            "tcp:beta:443",
+            "tcp:51820",
+        ] {
             let endpoint: Endpoint = right.parse().unwrap();
             assert_eq!(endpoint.to_string(), right);
+            assert_eq!(endpoint.is_tcp(), right.matches(':').count() > 1 && right.starts_with("tcp:"), "{right}");
         }
         let mapped: Endpoint = "[::ffff:192.0.2.7]:51820".parse().unwrap();
         assert_eq!(mapped.to_string(), "192.0.2.7:51820");
@@ -207,6 +218,9 @@ mod tests {
             ("be ta:1", NotAnEndpoint::Host),
             ("-beta:1", NotAnEndpoint::Host),
             ("beta..net:1", NotAnEndpoint::Host),
+            ("tcp:tcp:beta:1", NotAnEndpoint::Host),
+            ("tcp:beta:0", NotAnEndpoint::Port),
+            ("tcp:0.0.0.0:1", NotAnEndpoint::Unreachable),
             ("0.0.0.0:1", NotAnEndpoint::Unreachable),
             ("[::]:1", NotAnEndpoint::Unreachable),
             ("[::ffff:0.0.0.0]:1", NotAnEndpoint::Unreachable),

@@ -7,36 +7,63 @@
 //! One thread owns it and calls it for each thing that happens: a request ([`request`]), a message of a peer, a
 //! namespace found, a tick. Nothing it does blocks for longer than a few netlink calls.
 
+mod attachments;
+mod chatter;
+pub mod contacts;
+mod members;
+mod multicast;
+mod paths;
 pub mod peers;
 pub mod ports;
 pub mod reload;
 pub mod report;
 pub mod request;
+mod strangers;
+pub mod trust;
+mod ways;
 
 #[cfg(test)]
 mod tests;
 
 use crate::config::{self, Config, Target};
 use crate::mesh::Mesh;
-use crate::switch::ids::{PeerId, PortId};
+use crate::mesh::document::Archive;
+use crate::mesh::facts::Attachment;
+use crate::mesh::listeners::Listeners;
+use crate::mesh::membership::{Membership, Settings};
+use crate::mesh::stations::Stations;
+use crate::switch::ids::{PeerId, Place, PortId};
 use crate::switch::topology::{Network, Port, Topology};
 use crate::switch::{Egress, Switch};
+use crate::trust::Policy;
+use crate::trust::record::Record;
+use crate::trust::sign::Signer;
+use crate::trust::{Authority, TrustState};
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
 use crate::wire::message::PARTIAL_CHECKSUM;
-use peers::PeerEntry;
+use contacts::Contact;
+use members::Members;
+use peers::{PeerEntry, PeerOrigin};
 use ports::{Origin, PortEntry, State};
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often [`Control::tick`] wants to be called: the tunnels' timers are made for it.
 pub const TICK: Duration = Duration::from_millis(250);
 
+/// How often, in seconds, who we are is shown to peers that may not know it yet.
+const SHOW_AGAIN: u64 = 3;
+
 /// How often peers without a session are called again, traffic or not: an outage of any length ends within this and one
 /// handshake. WireGuard itself gives up after 90 seconds until there is something to send.
 const CALL_AGAIN: Duration = Duration::from_secs(10);
+
+/// How often everybody's certificate is looked at, if nothing else asks for it: a tenth of what clocks may differ by. Each costs a
+/// signature's verification.
+const JUDGE_AGAIN: Duration = Duration::from_secs(30);
 
 /// The machine we run on, as the control plane needs it.
 pub trait Host {
@@ -68,10 +95,53 @@ pub trait Host {
     fn seek(&mut self, targets: Vec<(String, Target)>);
     /// Resolves these names until told otherwise; answers come back through [`Control::resolved`].
     fn resolve(&mut self, names: Vec<Lookup>);
+    /// Connects to a member by TCP; what becomes of it comes back through [`Control::stream`]. `false` if this machine does
+    /// not do that.
+    fn connect_stream(&mut self, to: PublicKey, address: SocketAddr) -> bool;
+    /// Closes a TCP connection; one that is not there is no error.
+    fn close_stream(&mut self, number: u32);
+    /// Names the members to look for on our LANs; where they are comes back through [`Control::seen`].
+    fn set_known(&mut self, keys: Vec<PublicKey>);
     /// Changes how much is logged.
     fn set_log_level(&mut self, level: config::LogLevel);
     /// Random bits.
     fn random(&mut self) -> u64;
+    /// What was kept of other members, once.
+    fn contacts(&mut self) -> Vec<Contact>;
+    /// Keeps a contact across restarts, in place of the one with its key.
+    ///
+    /// # Errors
+    /// One sentence; what was kept before is.
+    fn keep_contact(&mut self, contact: &Contact) -> Result<(), String>;
+    /// Keeps it no longer.
+    fn drop_contact(&mut self, key: &PublicKey);
+    /// The time since 1970, as far as the machine knows it.
+    fn unix_time(&self) -> Duration;
+    /// The addresses by which other hosts may reach this one: those of its interfaces, but not those that are only of use
+    /// on it, nor those that it has inside our own networks.
+    fn underlay_addresses(&mut self) -> Vec<IpAddr>;
+    /// Bits for secrets.
+    fn fill_random(&mut self, bytes: &mut [u8]);
+    /// Remembers a record of trust across restarts.
+    ///
+    /// # Errors
+    /// One sentence; what was remembered before is.
+    fn keep_trust(&mut self, record: &Record) -> Result<(), String>;
+    /// Forgets what is in a slot.
+    ///
+    /// # Errors
+    /// One sentence; it is remembered still.
+    fn drop_trust(&mut self, slot: &str) -> Result<(), String>;
+    /// Makes the key of the authority that is to follow ours, on the disk.
+    ///
+    /// # Errors
+    /// One sentence; nothing changed.
+    fn next_authority(&mut self) -> Result<Authority, String>;
+    /// Puts it in the place of ours, whose key is gone then.
+    ///
+    /// # Errors
+    /// One sentence; the next start does it.
+    fn adopt_next_authority(&mut self) -> Result<(), String>;
     /// Our way out.
     fn out(&mut self) -> &mut Self::Out;
     /// What the machine itself would tell an operator: offload name → state, and warnings.
@@ -88,6 +158,8 @@ pub struct NewPort<'a> {
     pub origin: Origin,
     /// MTU of its network.
     pub mtu: u16,
+    /// Which of two places of its station is the later one; kept across restarts.
+    pub sequence: u32,
 }
 
 /// A name to be resolved.
@@ -131,54 +203,112 @@ pub struct Control<H: Host> {
     identity: Identity,
     switch: Arc<Switch>,
     mesh: Mesh<PeerId>,
+    members: Members,
+    /// What our ports have.
+    attachments: BTreeMap<PortId, Attachment>,
+    /// Who has what.
+    stations: Stations,
+    /// What our ports listen to.
+    listeners: Listeners<PortId>,
+    /// What peers that announce it listen to, by network.
+    peer_groups: BTreeMap<PeerId, BTreeSet<(u32, IpAddr)>>,
+    /// They have changed, and the switch does not know.
+    multicast_due: bool,
     peers: BTreeMap<PeerId, PeerEntry>,
+    by_key: BTreeMap<PublicKey, PeerId>,
+    contacts: BTreeMap<PublicKey, Contact>,
     ports: BTreeMap<String, PortEntry>,
     next_peer: u32,
     next_port: u32,
     lookups: Vec<Lookup>,
-    resolved: BTreeMap<(String, u16), Vec<std::net::SocketAddr>>,
+    resolved: BTreeMap<(String, u16), Vec<SocketAddr>>,
     announcements: Vec<ports::Announcement>,
+    trust: TrustState,
+    join_failure: Option<String>,
+    /// Peers that are none any more and that the data plane still has.
+    gone: Vec<PeerId>,
+    /// The last of the peers of before that was called.
+    recalled: Option<PeerId>,
     /// When the next announcement may be made.
     announce_from: Instant,
     started: Instant,
+    /// The last tick.
+    now: Instant,
     next_second: Instant,
     next_call: Instant,
+    next_judgement: Instant,
 }
 
 impl<H: Host> Control<H> {
     /// Control of `switch` by `config`; peers are called at once, ports of the file wait until they are located.
-    pub fn new(mut host: H, config: Config, identity: Identity, switch: Arc<Switch>, now: Instant) -> Self {
-        // What containers' kernels are not to be left with is not asked of peers either.
-        let capabilities = if config.offload.tap_checksum { PARTIAL_CHECKSUM } else { 0 };
-        let mesh = Mesh::new(host.random(), capabilities);
+    pub fn new(
+        mut host: H,
+        config: Config,
+        signer: Signer,
+        address: Ipv4Addr,
+        switch: Arc<Switch>,
+        now: Instant,
+    ) -> Self {
+        let identity = Identity { key: signer.public_key(), address };
+        let incarnation = host.random();
+        let mut mesh = Mesh::new(incarnation, capabilities(&config));
+        if !config.node.discovery {
+            mesh.forgo_punching();
+        }
+        let (seed, unix) = (host.random(), host.unix_time());
+        let (policy, archive) = (Policy::default(), Archive::default());
+        let settings = Settings { signer, incarnation, seed, unix, policy, archive };
+        let members = Members::new(Membership::new(Duration::ZERO, settings), now);
+        let contacts = host.contacts().into_iter().map(|contact| (contact.public_key, contact)).collect();
+        let stations = Stations::new(identity.key);
+        let trust = trust::without_records(&config, identity);
         let mut control = Self {
             host,
             config,
             identity,
             switch,
             mesh,
+            members,
+            attachments: BTreeMap::new(),
+            stations,
+            listeners: Listeners::default(),
+            peer_groups: BTreeMap::new(),
+            multicast_due: false,
             peers: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            contacts,
             ports: BTreeMap::new(),
             next_peer: 0,
             next_port: 0,
             lookups: Vec::new(),
             resolved: BTreeMap::new(),
             announcements: Vec::new(),
+            trust,
+            join_failure: None,
+            gone: Vec::new(),
+            recalled: None,
             announce_from: now,
             started: now,
+            now,
             next_second: now,
             next_call: now + CALL_AGAIN,
+            next_judgement: now + JUDGE_AGAIN,
         };
         for peer in control.config.peers.clone() {
-            control.add_peer(now, &peer);
+            control.add_peer(now, &peer, PeerOrigin::File);
         }
+        control.recall(now);
+        control.judge_again(now);
         for port in control.config.ports.clone() {
             control.want(port, Origin::File);
         }
         control.apply_networks(now);
         control.seek();
         control.resolve();
-        control.connect_all(now);
+        control.look_at_addresses(now);
+        control.tell_facts(now);
+        control.call_all(now);
+        control.run_mesh(now);
         control
     }
 
@@ -199,7 +329,9 @@ impl<H: Host> Control<H> {
         }
         let elapsed = self.elapsed(now);
         self.mesh.set_networks(elapsed, self.config.networks.iter().map(|network| network.vni));
+        self.mesh.set_inside(self.config.networks.iter().flat_map(|network| &network.subnets).copied().collect());
         self.apply_static_entries();
+        self.place_all_stations();
         self.publish();
     }
 
@@ -213,21 +345,23 @@ impl<H: Host> Control<H> {
         }
     }
 
-    fn place_of(&self, at: &config::StaticPlace) -> Option<crate::switch::ids::Place> {
-        use crate::switch::ids::Place;
+    fn place_of(&self, at: &config::StaticPlace) -> Option<Place> {
         match at {
             config::StaticPlace::Port(name) => match self.ports.get(name)?.state {
                 State::Up { ref port, .. } => Some(Place::Port(port.id)),
                 State::Waiting(_) => None,
             },
+            // The file means its own, whatever members call themselves.
             config::StaticPlace::Peer(name) => {
-                self.peers.iter().find(|(_, peer)| peer.config.name == *name).map(|(&id, _)| Place::Peer(id))
+                let is_meant = |peer: &PeerEntry| peer.origin == PeerOrigin::File && peer.config.name == *name;
+                self.peers.iter().find(|(_, peer)| is_meant(peer)).map(|(&id, _)| Place::Peer(id))
             }
         }
     }
 
-    /// Publishes the topology that follows from what is known.
-    fn publish(&self) {
+    /// Publishes the topology that follows from what is known. The FDB forgets whom it no longer has: from then on the
+    /// workers do not meet them and cannot learn of them anew.
+    fn publish(&mut self) {
         let peers: Vec<_> = self.peers.values().map(|entry| entry.peer.clone()).collect();
         let networks = self.config.networks.iter().map(|network| {
             let restricted = self.peers.values().any(|peer| peer.config.networks.is_some());
@@ -243,17 +377,31 @@ impl<H: Host> Control<H> {
                     .collect(),
                 peers: self.peers_of(network).map(|entry| entry.peer.clone()).collect(),
                 admits: restricted.then(|| self.peers.values().filter(admitted).map(|entry| entry.peer.id).collect()),
+                suppress: network.suppress,
+                snooping: network.snooping,
             }
         });
-        self.switch.publish(Topology::new(self.identity.address, networks.collect(), &peers));
+        let relays = self.config.node.relay != config::Relay::No;
+        let topology = Topology::new(self.identity.address, networks.collect(), &peers);
+        let topology = topology.with_alias(self.identity.key.tunnel_address());
+        self.switch.publish(topology.with_routes(relays, self.routes()).with_detours(self.detours()));
+        for id in std::mem::take(&mut self.gone) {
+            self.switch.fdb.forget_place(Place::Peer(id));
+        }
     }
 
-    /// The peers that BUM of `network` is replicated to: those the file or they themselves say have it, and those of
-    /// which neither is known.
+    /// The peers that BUM of `network` is replicated to: those that have it by the file, by what the mesh knows of them, or by
+    /// their hello; and those of which none of it is known, unless the mesh knows that they are gone.
     fn peers_of<'a>(&'a self, network: &'a config::Network) -> impl Iterator<Item = &'a PeerEntry> {
-        self.peers.values().filter(move |entry| match &entry.config.networks {
-            Some(names) => names.contains(&network.name),
-            None => self.greeted_networks(entry.peer.id).is_none_or(|vnis| vnis.contains(&network.vni)),
+        self.peers.values().filter(move |entry| match (&entry.config.networks, entry.origin) {
+            (_, origin) if !origin.is_admitted() => false,
+            (Some(names), _) => names.contains(&network.name),
+            (None, _) => match self.members.membership.member(&entry.config.public_key) {
+                Some(view) if view.was_alive => view.alive && view.facts.networks.contains(&network.vni),
+                // Its links are not known yet; its session may be.
+                Some(_) if !entry.peer.tunnel().is_live() => false,
+                _ => self.greeted_networks(entry.peer.id).is_none_or(|vnis| vnis.contains(&network.vni)),
+            },
         })
     }
 
@@ -266,24 +414,69 @@ impl<H: Host> Control<H> {
 
     /// Time passed. Called every [`TICK`].
     pub fn tick(&mut self, now: Instant) {
+        self.now = now;
         self.switch.tick(now, self.host.out());
         self.announce_due(now);
+        self.stations.tick(self.elapsed(now));
+        self.run_stations();
+        self.listeners.tick(self.elapsed(now));
+        self.run_listeners();
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
-            self.remove_dead_ports();
+            self.remove_dead_ports(now);
+            self.tick_trust(now);
             self.resolve();
+            self.look_at_addresses(now);
+            self.drop_strangers(now);
+            self.note_networks(now);
+            self.keep_neighbours(now);
+            if self.elapsed(now).as_secs().is_multiple_of(SHOW_AGAIN) {
+                self.show_again(now);
+            }
             if now >= self.next_call {
                 self.next_call = now + CALL_AGAIN;
-                self.connect_all(now);
+                self.call_all(now);
+                self.keep_contacts(now);
+                self.tell_trust();
+                self.tell_relays(now);
+            }
+            if now >= self.next_judgement {
+                self.next_judgement = now + JUDGE_AGAIN;
+                self.judge_again(now);
             }
         }
         self.watch_tunnels(now);
-        self.mesh.tick(self.elapsed(now));
+        self.run_due(now);
+    }
+
+    /// Does what the mesh has to do by now: it is in more of a hurry than [`TICK`].
+    pub fn run_due(&mut self, now: Instant) {
+        if self.members.facts_due {
+            self.tell_facts(now);
+        }
+        let elapsed = self.elapsed(now);
+        self.mesh.tick(elapsed);
+        self.members.membership.tick(elapsed);
         self.run_mesh(now);
+    }
+
+    /// How long until [`Control::run_due`] has something to do.
+    pub fn idle_for(&self, now: Instant) -> Duration {
+        if self.members.facts_due {
+            return Duration::ZERO;
+        }
+        let elapsed = self.elapsed(now);
+        let members = self.members.membership.next_deadline(elapsed);
+        self.mesh.next_deadline().map_or(members, |mesh| mesh.min(members)).saturating_sub(elapsed)
     }
 
     /// The mesh's clock.
     fn elapsed(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.started)
     }
+}
+
+/// What we tell peers that we can do. What containers' kernels are not to be left with is not asked of peers either.
+fn capabilities(config: &Config) -> u32 {
+    if config.offload.tap_checksum { PARTIAL_CHECKSUM } else { 0 }
 }

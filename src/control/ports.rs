@@ -7,6 +7,7 @@ use super::request::{Attach, Detach, Response};
 use super::{Control, Host, NewPort, TICK};
 use crate::config::check_port;
 use crate::config::{self, Target};
+use crate::switch::allowance::Allowance;
 use crate::switch::ids::{Place, PortId};
 use crate::switch::topology::Port;
 use crate::wire::announce;
@@ -151,8 +152,10 @@ impl<H: Host> Control<H> {
             Mac::local([a, b, c, d, e, f])
         });
         let port = self.new_port(vni, mac);
-        self.host.create_port(&NewPort { port: port.clone(), spec, origin, mtu }, place)?;
-        self.port_up(now, spec.clone(), origin, port);
+        let addresses: Vec<IpAddr> = spec.addresses.iter().map(|address| address.cidr.address).collect();
+        let sequence = self.stations.next_sequence(vni, mac, &addresses);
+        self.host.create_port(&NewPort { port: port.clone(), spec, origin, mtu, sequence }, place)?;
+        self.port_up(now, spec.clone(), origin, port, sequence, false);
         Ok(())
     }
 
@@ -160,7 +163,7 @@ impl<H: Host> Control<H> {
     pub fn new_port(&mut self, vni: u32, mac: Mac) -> Arc<Port> {
         let id = PortId(self.next_port);
         self.next_port += 1;
-        Arc::new(Port { id, vni, mac, flow: crate::switch::counters::Flow::default() })
+        Arc::new(Port { id, vni, mac, flow: crate::switch::counters::Flow::default(), spoken: Allowance::default() })
     }
 
     /// Whether a port found again after a restart still belongs here: the network it is in, or `None`.
@@ -174,22 +177,32 @@ impl<H: Host> Control<H> {
     }
 
     /// A port was found again after a restart. Its network's MTU may be another one meanwhile.
-    pub fn adopted(&mut self, now: Instant, spec: config::Port, origin: Origin, port: Arc<Port>) {
+    pub fn adopted(&mut self, now: Instant, spec: config::Port, origin: Origin, port: Arc<Port>, sequence: u32) {
         let mtu = self.network(&spec.network).map(|network| network.mtu);
         if let Some(Err(reason)) = mtu.map(|mtu| self.host.set_port_mtu(port.id, mtu)) {
             tracing::warn!("port {} keeps its MTU: {reason}", spec.name);
         }
-        self.port_up(now, spec, origin, port);
+        self.port_up(now, spec, origin, port, sequence, true);
     }
 
     /// A port exists: made, or found again.
-    fn port_up(&mut self, now: Instant, spec: config::Port, origin: Origin, port: Arc<Port>) {
-        self.switch.fdb.insert_static(port.vni, port.mac, Place::Port(port.id));
-        let addresses = spec.addresses.iter().map(|address| address.cidr.address).collect();
+    fn port_up(
+        &mut self,
+        now: Instant,
+        spec: config::Port,
+        origin: Origin,
+        port: Arc<Port>,
+        sequence: u32,
+        was_there: bool,
+    ) {
+        self.listeners.port_up(self.elapsed(now), port.vni, port.id, was_there);
+        let addresses: Vec<IpAddr> = spec.addresses.iter().map(|address| address.cidr.address).collect();
+        self.attached(now, &port, &spec.name, addresses.clone(), sequence);
         self.announcements.push(Announcement { due: now, left: ANNOUNCEMENTS, port: port.clone(), addresses });
         self.ports.insert(spec.name.clone(), PortEntry { spec, origin, state: State::Up { port } });
         self.apply_static_entries();
         self.publish();
+        self.run_listeners();
         self.announce_due(now);
         if origin == Origin::File {
             self.seek();
@@ -209,17 +222,16 @@ impl<H: Host> Control<H> {
             }
             let topology = self.switch.topology();
             let network = topology.network(announcement.port.vni);
-            let receivers = network.map_or(0, |network| network.ports.len() + network.peers.len());
+            let receivers = network.map_or(0, |network| {
+                network.ports.len() + network.peers.iter().filter(|peer| !peer.is_meshed()).count()
+            });
             let copies = receivers * announcement.addresses.len();
             self.announce_from += ANNOUNCE_PACE * u32::try_from(copies).unwrap_or(u32::MAX);
             announcement.left -= 1;
             announcement.due = now + ANNOUNCE_INTERVAL;
             for address in &announcement.addresses {
                 let mac = announcement.port.mac;
-                let frame = match address {
-                    IpAddr::V4(address) => announce::gratuitous_arp(mac, *address),
-                    IpAddr::V6(address) => announce::unsolicited_advertisement(mac, *address),
-                };
+                let frame = announce::of(mac, *address);
                 self.switch.announce(now, &announcement.port, &frame, self.host.out());
             }
         }
@@ -227,7 +239,7 @@ impl<H: Host> Control<H> {
     }
 
     /// `weft detach`.
-    pub fn detach(&mut self, detach: &Detach) -> Response {
+    pub fn detach(&mut self, now: Instant, detach: &Detach) -> Response {
         let matches = |entry: &&PortEntry| {
             let named = entry.spec.name == detach.port;
             let target = detach.port.parse::<Target>().is_ok_and(|target| target == entry.spec.target);
@@ -254,52 +266,55 @@ impl<H: Host> Control<H> {
             ));
         }
         let name = entry.spec.name.clone();
-        self.remove_port(&name);
+        self.remove_port(now, &name);
         Response::Done(vec![format!("port {name} detached")])
     }
 
     /// Removes a port, whatever its state.
-    pub(super) fn remove_port(&mut self, name: &str) {
+    pub(super) fn remove_port(&mut self, now: Instant, name: &str) {
         let Some(entry) = self.ports.remove(name) else { return };
         if let State::Up { port } = entry.state {
-            self.port_gone(&port);
+            self.port_gone(now, &port);
         }
     }
 
     /// Forgets a port that was up: first the workers, then the FDB, then the interface.
-    fn port_gone(&mut self, port: &Port) {
+    fn port_gone(&mut self, now: Instant, port: &Port) {
         self.announcements.retain(|announcement| announcement.port.id != port.id);
         self.publish();
+        self.listeners.port_down(port.id);
+        self.run_listeners();
         self.switch.fdb.forget_place(Place::Port(port.id));
+        self.detached(now, port);
         self.host.remove_port(port.id);
     }
 
     /// A TAP could not be read: removes it if it is gone.
-    pub fn port_failed(&mut self, id: PortId) {
+    pub fn port_failed(&mut self, now: Instant, id: PortId) {
         let name = self.up_ports().find(|(_, port, _)| port.id == id).map(|(name, ..)| name.clone());
         if let Some(name) = name.filter(|_| !self.host.port_lives(id)) {
-            self.port_died(&name);
+            self.port_died(now, &name);
         }
     }
 
-    pub(super) fn remove_dead_ports(&mut self) {
+    pub(super) fn remove_dead_ports(&mut self, now: Instant) {
         let up: Vec<_> = self.up_ports().map(|(name, port, _)| (name.clone(), port.id)).collect();
         for (name, id) in up {
             if !self.host.port_lives(id) {
-                self.port_died(&name);
+                self.port_died(now, &name);
             }
         }
     }
 
     /// A port's namespace or interface is gone: one of the file waits for it to come back.
-    fn port_died(&mut self, name: &str) {
+    fn port_died(&mut self, now: Instant, name: &str) {
         let Some(entry) = self.ports.remove(name) else { return };
         tracing::info!("port {name}: its namespace or interface is gone");
         if entry.origin == Origin::File {
             self.want(entry.spec, Origin::File);
         }
         if let State::Up { port } = entry.state {
-            self.port_gone(&port);
+            self.port_gone(now, &port);
         }
         self.seek();
     }

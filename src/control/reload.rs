@@ -3,6 +3,7 @@
 //! Everything that could be refused is looked at first; what is applied afterwards cannot fail. A peer or port that did
 //! not change is not touched: its session, its interface and its FDB entries live on.
 
+use super::peers::{PeerEntry, PeerOrigin};
 use super::ports::{Origin, State};
 use super::request::Response;
 use super::{Control, Host};
@@ -10,7 +11,6 @@ use crate::config::diff::{Change, diff};
 use crate::config::{Config, FdbLimits};
 use crate::config::{check_identity, check_port};
 use crate::switch::fdb::Limits;
-use crate::switch::ids::{PeerId, Place};
 use crate::wire::key::PublicKey;
 use std::time::Instant;
 
@@ -76,17 +76,15 @@ impl<H: Host> Control<H> {
         self.switch.fdb.set_limits(limits(self.config.fdb));
         // First, while the names in the old file still mean the peers and ports that they meant.
         self.forget_static_entries(&old);
-        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         self.apply_peers(now, &old);
-        self.apply_ports(changes);
+        self.apply_ports(now, changes);
         self.apply_networks(now);
         // Last, when the workers no longer meet what is gone and cannot learn it anew.
-        for id in peers.into_iter().filter(|id| !self.peers.contains_key(id)) {
-            self.switch.fdb.forget_place(Place::Peer(id));
-        }
         for network in &old.networks {
             if !self.config.networks.iter().any(|kept| kept.vni == network.vni) {
                 self.switch.fdb.forget_network(network.vni);
+                self.switch.neighbours.forget_network(network.vni);
+                self.switch.groups.set(network.vni, None);
             }
         }
         self.apply_mtus(&old);
@@ -95,58 +93,47 @@ impl<H: Host> Control<H> {
         }
         self.seek();
         self.resolve();
-        self.apply_endpoints();
-        self.connect_all(now);
+        self.tell_facts(now);
+        self.call_all(now);
         self.run_mesh(now);
     }
 
     fn apply_peers(&mut self, now: Instant, old: &Config) {
-        let id_of = |this: &Self, key: PublicKey| {
-            this.peers.iter().find(|(_, e)| e.config.public_key == key).map(|(&id, _)| id)
-        };
         for peer in &old.peers {
             if !self.config.peers.iter().any(|kept| kept.public_key == peer.public_key)
-                && let Some(id) = id_of(self, peer.public_key)
+                && let Some(id) = self.id_of(&peer.public_key)
             {
-                self.remove_peer(id);
+                self.remove_peer(now, id);
             }
         }
+        // The file goes before what members say: one that has a tunnel address of the file's makes room, and that is told.
         for peer in self.config.peers.clone() {
-            match id_of(self, peer.public_key) {
-                Some(id) => self.change_peer(now, id, &peer),
-                None => self.add_peer(now, &peer),
+            if let Err(reason) = self.admits(&peer) {
+                self.warn(reason);
             }
         }
+        let has_address = |key: &PublicKey, address| {
+            self.config.peers.iter().any(|peer| peer.public_key != *key && peer.tunnel_address == address)
+        };
+        let is_file = |entry: &PeerEntry| self.config.peers.iter().any(|peer| peer.public_key == entry.peer.key);
+        let in_the_way = |entry: &&PeerEntry| !is_file(entry) && has_address(&entry.peer.key, entry.peer.address);
+        let in_the_way: Vec<_> = self.peers.values().filter(in_the_way).map(|entry| entry.peer.id).collect();
+        in_the_way.into_iter().for_each(|id| self.remove_peer(now, id));
+        for peer in self.config.peers.clone() {
+            self.set_peer(now, &peer, PeerOrigin::File);
+        }
+        // Whom the file no longer names may be a peer for another reason; that it was named is none.
+        self.judge_again(now);
+        self.recall(now);
     }
 
-    /// What a session depends on makes a fresh tunnel; the rest is changed in place.
-    fn change_peer(&mut self, now: Instant, id: PeerId, next: &crate::config::Peer) {
-        let Some(entry) = self.peers.get_mut(&id) else { return };
-        let old = &entry.config;
-        let same_session = old.preshared_key == next.preshared_key
-            && old.keepalive == next.keepalive
-            && old.tunnel_address == next.tunnel_address;
-        if !same_session {
-            self.remove_peer(id);
-            self.add_peer(now, next);
-            return;
-        }
-        let path_changed = old.path_mtu != next.path_mtu;
-        entry.config = next.clone();
-        if path_changed {
-            let peer = entry.peer.clone();
-            self.add_link(&peer, next);
-            self.watch_tunnels(now);
-        }
-    }
-
-    fn apply_ports(&mut self, changes: &[Change]) {
+    fn apply_ports(&mut self, now: Instant, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::PortRemoved(port) => self.remove_port(&port.name),
+                Change::PortRemoved(port) => self.remove_port(now, &port.name),
                 Change::PortAdded(port) => self.want(port.clone(), Origin::File),
                 Change::PortChanged { new, .. } => {
-                    self.remove_port(&new.name);
+                    self.remove_port(now, &new.name);
                     self.want(new.clone(), Origin::File);
                 }
                 _ => {}
@@ -164,9 +151,7 @@ impl<H: Host> Control<H> {
             }
         }
         // A container's own address may have been one of them.
-        for (_, port, mac) in self.up_ports() {
-            self.switch.fdb.insert_static(port.vni, mac, Place::Port(port.id));
-        }
+        self.place_all_stations();
     }
 
     fn apply_mtus(&mut self, old: &Config) {
@@ -191,6 +176,7 @@ fn describe(change: &Change) -> String {
     match change {
         Change::LogLevel(_) => "log level changed".to_owned(),
         Change::FdbLimits(_) => "FDB limits changed".to_owned(),
+        Change::Trust(_) => "trust changed".to_owned(),
         Change::PortRemoved(port) => format!("port {} removed", port.name),
         Change::PortAdded(port) => format!("port {} added", port.name),
         Change::PortChanged { new, .. } => format!("port {} changed", new.name),

@@ -1,13 +1,17 @@
 //! What the control plane shows: the structures behind `weft status`, `peers`, `ports`, `networks` and `fdb`.
 
+use super::paths::name_of_basis;
+use super::peers::PeerOrigin;
 use super::ports::{Origin, PortEntry, State};
 use super::request::{self, FdbCounts, FdbEntry, NetworkStatus, PeerStatus, PortStatus, Response, Status, Traffic};
 use super::{Control, Host};
 use crate::config::Endpoint;
-use crate::mesh::path::Basis;
+use crate::mesh::membership::MemberView;
 use crate::switch::counters::Drop;
+use crate::switch::fdb::Kind;
 use crate::switch::ids::Place;
 use crate::wire::MIN_PATH_MTU;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -21,7 +25,16 @@ impl<H: Host> Control<H> {
             Request::Ports => Response::Ports(self.ports.values().map(|entry| self.describe_port(entry)).collect()),
             Request::Networks => Response::Networks(self.network_statuses()),
             Request::Fdb { network } => self.fdb_entries(now, network.as_deref()),
+            Request::Paths { peer } => match self.path_statuses(now, peer.as_deref()) {
+                none if none.is_empty() && peer.is_some() => {
+                    let name = peer.as_deref().unwrap_or_default();
+                    Response::Refused(format!("there is no peer '{name}': `weft peers` lists them"))
+                }
+                paths => Response::Paths(paths),
+            },
             Request::Attach(_) | Request::Detach(_) | Request::Reload => return None,
+            Request::Connect(_) | Request::Forget(_) => return None,
+            Request::Invite(_) | Request::Revoke { .. } | Request::Rotate { .. } => return None,
         })
     }
 
@@ -30,11 +43,14 @@ impl<H: Host> Control<H> {
         let machine = self.host.machine();
         let fdb = self.switch.fdb.counts();
         let mut warnings = machine.warnings;
+        warnings.extend(self.trust.warnings(self.host.unix_time()));
+        warnings.extend(self.members.warnings().map(str::to_owned));
         for entry in self.ports.values() {
             if let State::Waiting(reason) = &entry.state {
                 warnings.push(format!("port {} waits: {reason}", entry.spec.name));
             }
         }
+        warnings.extend(self.station_warnings());
         Status {
             name: self.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -58,18 +74,44 @@ impl<H: Host> Control<H> {
                 tunnel_tx_frames: counters.tunnel_tx_frames.get(),
                 tunnel_rx_frames: counters.tunnel_rx_frames.get(),
                 flooded_frames: counters.flooded_frames.get(),
+                told_frames: counters.told_frames.get(),
+                suppressed_frames: counters.suppressed_frames.get(),
+                snooped_frames: counters.snooped_frames.get(),
+                relayed_packets: counters.relayed_packets.get(),
+                relayed_bytes: counters.relayed_bytes.get(),
                 datagrams_tx: counters.datagrams_tx.get(),
                 datagrams_rx: counters.datagrams_rx.get(),
             },
             drops: Drop::ALL.iter().map(|&reason| (reason.name().to_owned(), counters.dropped(reason))).collect(),
+            trust: self.trust.counters().named(),
+            mesh: self.mesh_counts(),
             warnings,
         }
+    }
+
+    fn mesh_counts(&self) -> BTreeMap<String, u64> {
+        let membership = &self.members.membership;
+        let mut counts = membership.counters().named();
+        let count = |is_counted: fn(&MemberView<'_>) -> bool| membership.members().filter(is_counted).count() as u64;
+        counts.extend(
+            [
+                ("members", count(|_| true)),
+                ("alive", count(|view| view.alive)),
+                ("neighbours", membership.neighbours().len() as u64),
+                ("document_bytes", membership.document_bytes() as u64),
+                ("ledger_version", membership.ledger_version()),
+                ("outputs_lost", membership.outputs_lost()),
+            ]
+            .map(|(name, count)| (name.to_owned(), count)),
+        );
+        counts
     }
 
     fn peer_statuses(&self, now: Instant) -> Vec<PeerStatus> {
         let peers = self.peers.values().map(|entry| {
             let peer = &entry.peer;
             let view = self.mesh.peer(peer.id);
+            let path = self.path_status(now, entry);
             let tunnel = peer.tunnel();
             let state = match () {
                 () if tunnel.is_live() => "up",
@@ -87,12 +129,19 @@ impl<H: Host> Control<H> {
                 handshake_age_s: tunnel.established().map(|at| now.saturating_duration_since(at).as_secs()),
                 rtt_ms: view.and_then(|view| view.round_trip).map(|rtt| rtt.as_secs_f64() * 1e3),
                 path_mtu: view.map_or(MIN_PATH_MTU, |view| view.path_mtu),
-                path_mtu_source: match view.map(|view| view.basis) {
-                    Some(Basis::Probed) => "probed",
-                    Some(Basis::Configured) => "configured",
-                    Some(Basis::Assumed) | None => "assumed",
+                path_mtu_source: name_of_basis(view.map(|view| view.basis)).to_owned(),
+                path: path.path,
+                via: path.via,
+                why: path.why,
+                origin: match entry.origin {
+                    PeerOrigin::File => "file",
+                    PeerOrigin::Connected => "connect",
+                    PeerOrigin::Member => "mesh",
+                    PeerOrigin::Introducer => "token",
+                    PeerOrigin::Stranger(_) => "stranger",
                 }
                 .to_owned(),
+                alive: self.members.membership.member(&peer.key).map(|view| view.alive),
                 weft: view.is_some_and(|view| view.greeting.is_some()),
                 networks: self.networks_of(entry),
                 tx_packets: get(&peer.flow.tx.frames),
@@ -115,14 +164,16 @@ impl<H: Host> Control<H> {
 
     fn describe_endpoint(&self, endpoint: &Endpoint) -> String {
         match endpoint {
-            Endpoint::Address(address) => address.to_string(),
-            Endpoint::Name(name, port) => match self.resolved.get(&(name.clone(), *port)) {
-                Some(addresses) if !addresses.is_empty() => {
-                    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-                    format!("{endpoint} ({})", addresses.join(", "))
+            Endpoint::Address(_) | Endpoint::TcpAddress(_) => endpoint.to_string(),
+            Endpoint::Name(name, port) | Endpoint::TcpName(name, port) => {
+                match self.resolved.get(&(name.clone(), *port)) {
+                    Some(addresses) if !addresses.is_empty() => {
+                        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                        format!("{endpoint} ({})", addresses.join(", "))
+                    }
+                    _ => format!("{endpoint} (not resolved)"),
                 }
-                _ => format!("{endpoint} (not resolved)"),
-            },
+            }
         }
     }
 
@@ -194,8 +245,14 @@ impl<H: Host> Control<H> {
                 network: known.name.clone(),
                 mac: entry.mac,
                 at: self.describe_place(entry.place),
-                kind: if entry.is_static { "static" } else { "dynamic" }.to_owned(),
-                age_s: (!entry.is_static).then_some(u64::from(entry.age)),
+                // Our own container's address is pinned here whether or not the mesh knows of it.
+                kind: match (entry.kind, entry.place) {
+                    (Kind::Dynamic, _) => "dynamic",
+                    (Kind::Mesh, Place::Peer(_)) => "mesh",
+                    (Kind::Mesh, Place::Port(_)) | (Kind::Static, _) => "static",
+                }
+                .to_owned(),
+                age_s: (entry.kind == Kind::Dynamic).then_some(u64::from(entry.age)),
             })
         });
         let mut entries: Vec<_> = entries.collect();

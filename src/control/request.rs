@@ -4,6 +4,7 @@
 //! structures found here, as tables or as `--json`.
 
 use crate::config::{PortAddress, Target};
+use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,69 @@ pub enum Request {
     Detach(Detach),
     /// Read the configuration file again and apply the difference.
     Reload,
+    /// How each peer is reached, and why not better.
+    Paths {
+        /// Only this peer's.
+        #[serde(default)]
+        peer: Option<String>,
+    },
+    /// Make a peer that stays, besides those of the file.
+    Connect(Connect),
+    /// Undo that, or drop what is kept of a member that is gone.
+    Forget(Forget),
+    /// Make an invitation.
+    Invite(Invite),
+    /// Take a member's certificate back.
+    Revoke {
+        /// Its name, or its public key.
+        member: String,
+    },
+    /// Hand the authority on to a new key.
+    Rotate {
+        /// For how long, in seconds, certificates of the old one count.
+        overlap_s: u64,
+    },
+}
+
+/// The peer that `weft connect` makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// Its name.
+    pub name: String,
+    /// Its key; absent means that of the member with this name.
+    #[serde(default)]
+    pub public_key: Option<PublicKey>,
+    /// Where it may be reached, as in the file.
+    #[serde(default)]
+    pub endpoints: Vec<String>,
+    /// Its tunnel address, where that does not follow from its key.
+    #[serde(default)]
+    pub tunnel_address: Option<Ipv4Addr>,
+}
+
+/// The peer that `weft forget` drops.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forget {
+    /// Its name.
+    pub name: String,
+}
+
+/// The invitation wanted by `weft invite`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invite {
+    /// What the new member will be called.
+    pub name: String,
+    /// How long it lives, in seconds.
+    pub life_s: u64,
+    /// What it will allocate addresses from.
+    #[serde(default)]
+    pub slices: Vec<Cidr>,
+    /// Where this member can be reached, besides where it knows itself.
+    #[serde(default)]
+    pub endpoints: Vec<String>,
 }
 
 /// The port wanted by `weft attach`.
@@ -86,9 +150,13 @@ pub enum Response {
     Networks(Vec<NetworkStatus>),
     /// To [`Request::Fdb`].
     Fdb(Vec<FdbEntry>),
+    /// To [`Request::Paths`].
+    Paths(Vec<PathStatus>),
     /// To [`Request::Attach`]: the port as it is.
     Attached(PortStatus),
-    /// To [`Request::Detach`] and [`Request::Reload`]: what was done, in sentences.
+    /// To [`Request::Invite`]: the line to give to the new host.
+    Invited(String),
+    /// To [`Request::Detach`], [`Request::Reload`], [`Request::Revoke`] and [`Request::Rotate`]: what was done, in sentences.
     Done(Vec<String>),
     /// The target of an attach does not exist, or not yet; nothing changed. Asking again may succeed.
     Absent(String),
@@ -135,6 +203,13 @@ pub struct Status {
     pub traffic: Traffic,
     /// Drop reason → count since start. Every reason is listed, also with 0.
     pub drops: BTreeMap<String, u64>,
+    /// What came of joins, renewals and ledgers since start, by what it was.
+    #[serde(default)]
+    pub trust: BTreeMap<String, u64>,
+    /// What the mesh is: members, those alive, our neighbours, the size of all documents, the ledger in force; and what of
+    /// others' documents and messages was refused since start, by why.
+    #[serde(default)]
+    pub mesh: BTreeMap<String, u64>,
     /// What an operator should know: small socket buffers, waiting ports.
     pub warnings: Vec<String>,
 }
@@ -165,6 +240,21 @@ pub struct Traffic {
     pub tunnel_rx_frames: u64,
     /// Frames that were flooded.
     pub flooded_frames: u64,
+    /// Frames that we made ourselves and handed to ports: answers, queries, announcements.
+    #[serde(default)]
+    pub told_frames: u64,
+    /// ARP requests and neighbour solicitations answered here instead of being flooded.
+    #[serde(default)]
+    pub suppressed_frames: u64,
+    /// IGMP and MLD messages taken in here.
+    #[serde(default)]
+    pub snooped_frames: u64,
+    /// Packets passed on between other members.
+    #[serde(default)]
+    pub relayed_packets: u64,
+    /// Bytes of those.
+    #[serde(default)]
+    pub relayed_bytes: u64,
     /// UDP datagrams sent.
     pub datagrams_tx: u64,
     /// UDP datagrams received.
@@ -194,6 +284,21 @@ pub struct PeerStatus {
     pub path_mtu: u16,
     /// `probed`, `configured` or `assumed`.
     pub path_mtu_source: String,
+    /// `direct`, `relayed`, `tcp`, or `none`.
+    #[serde(default)]
+    pub path: String,
+    /// The underlay address in use, or the name of the member that relays.
+    #[serde(default)]
+    pub via: Option<String>,
+    /// Why there is no better path; empty when this is the best kind.
+    #[serde(default)]
+    pub why: String,
+    /// Why it is a peer: `file`, `connect`, `mesh`, `token` or `stranger`.
+    #[serde(default)]
+    pub origin: String,
+    /// Whether the mesh says that it is there; `None` while the mesh knows nothing of it.
+    #[serde(default)]
+    pub alive: Option<bool>,
     /// Whether it spoke weft's own messages; a stock WireGuard host does not.
     pub weft: bool,
     /// Networks it has, by name or VNI; `None` until known.
@@ -206,6 +311,48 @@ pub struct PeerStatus {
     pub rx_packets: u64,
     /// Bytes of inner packets received.
     pub rx_bytes: u64,
+}
+
+/// How one peer is reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// The peer's name.
+    pub peer: String,
+    /// `direct`, `relayed`, `tcp`, or `none`.
+    pub path: String,
+    /// The underlay address in use, or the name of the member that relays.
+    pub via: Option<String>,
+    /// Seconds since this path is in use.
+    pub since_s: Option<u64>,
+    /// Smoothed round-trip time.
+    pub rtt_ms: Option<f64>,
+    /// Per cent of what the peer sent lately that did not arrive.
+    pub loss_percent: Option<f64>,
+    /// Per cent of what arrived lately that had been overtaken.
+    pub reordering_percent: Option<f64>,
+    /// MTU of the path: of the underlay, or of what relays carry.
+    pub path_mtu: u16,
+    /// `probed`, `configured`, `assumed` or `relayed`.
+    pub path_mtu_source: String,
+    /// Why there is no better path; empty when this is the best kind.
+    pub why: String,
+    /// All ways that are known.
+    pub candidates: Vec<CandidateStatus>,
+}
+
+/// One way by which a peer may be reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CandidateStatus {
+    /// The underlay address, or the name of the member that relays.
+    pub way: String,
+    /// How it is known: `file`, `dns`, `announced`, `observed`, `cache`, `lan`, `heard`, `relay` or `tcp`.
+    pub source: String,
+    /// Whether it answers, and for how long it does or does not.
+    pub state: String,
+    /// Smoothed round-trip time.
+    pub rtt_ms: Option<f64>,
+    /// Per cent of probes that were lost lately.
+    pub loss_percent: Option<f64>,
 }
 
 /// One local port.
@@ -271,7 +418,7 @@ pub struct FdbEntry {
     pub mac: Mac,
     /// `port NAME` or `peer NAME`.
     pub at: String,
-    /// `static` or `dynamic`.
+    /// `static` (of the file, or one of our ports), `mesh` (a member's attachment) or `dynamic` (learned).
     pub kind: String,
     /// Seconds since it was last heard of; absent for a static entry.
     pub age_s: Option<u64>,

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod connecting;
+mod members;
+
+use super::contacts::Contact;
 use super::ports::Origin;
 use super::reload::limits;
 use super::request::{Attach, Detach, FdbEntry, PeerStatus, PortStatus, Request, Response};
@@ -12,17 +16,24 @@ use crate::config::{Config, LogLevel, Target};
 use crate::switch::ids::{Place, PortId};
 use crate::switch::topology::Topology;
 use crate::switch::{Egress, Event, Switch};
+use crate::trust::Authority;
+use crate::trust::record::Record;
+use crate::trust::sign::Signer;
 use crate::tunnel::Engine;
 use crate::tunnel::{Gate, GateSettings};
 use crate::wire::announce;
 use crate::wire::ethernet::Mac;
-use crate::wire::key::Secret;
+use crate::wire::key::{PublicKey, Secret};
 use crate::wire::vnet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+mod reload;
+mod standing;
+mod trust;
 
 const BETA: &str = "S3Lq3SdLf7QGdu1mNkYPDnHPhbtSNYRTlFmgzYw8ORU=";
 const FILE: &str = r#"
@@ -72,6 +83,11 @@ struct Fake {
     lookups: Vec<Lookup>,
     log: Option<LogLevel>,
     random: u64,
+    contacts: BTreeMap<PublicKey, Contact>,
+    unix: Duration,
+    /// What trust has saved, by slot; `None` when nothing can be.
+    trust: Option<BTreeMap<String, Record>>,
+    authorities: Vec<[u8; 32]>,
     out: Sink,
 }
 
@@ -113,6 +129,14 @@ impl Host for Fake {
         self.lookups = names;
     }
 
+    fn connect_stream(&mut self, _: PublicKey, _: SocketAddr) -> bool {
+        false
+    }
+
+    fn close_stream(&mut self, _: u32) {}
+
+    fn set_known(&mut self, _: Vec<PublicKey>) {}
+
     fn set_log_level(&mut self, level: LogLevel) {
         self.log = Some(level);
     }
@@ -121,6 +145,50 @@ impl Host for Fake {
         // Another number each time; SplitMix64's increment.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random
+    }
+
+    fn contacts(&mut self) -> Vec<Contact> {
+        Vec::new()
+    }
+
+    fn keep_contact(&mut self, contact: &Contact) -> Result<(), String> {
+        self.contacts.insert(contact.public_key, contact.clone());
+        Ok(())
+    }
+
+    fn drop_contact(&mut self, key: &PublicKey) {
+        self.contacts.remove(key);
+    }
+
+    fn underlay_addresses(&mut self) -> Vec<IpAddr> {
+        Vec::new()
+    }
+
+    fn unix_time(&self) -> Duration {
+        self.unix
+    }
+
+    fn fill_random(&mut self, bytes: &mut [u8]) {
+        bytes.fill(self.random() as u8);
+    }
+
+    fn keep_trust(&mut self, record: &Record) -> Result<(), String> {
+        self.trust.as_mut().ok_or("the disk is full")?.insert(record.slot(), record.clone());
+        Ok(())
+    }
+
+    fn drop_trust(&mut self, slot: &str) -> Result<(), String> {
+        self.trust.as_mut().ok_or("the disk is full")?.remove(slot);
+        Ok(())
+    }
+
+    fn next_authority(&mut self) -> Result<Authority, String> {
+        self.authorities.push([self.authorities.len() as u8 + 50; 32]);
+        Ok(Authority::new(&Secret::shared(self.authorities[self.authorities.len() - 1])))
+    }
+
+    fn adopt_next_authority(&mut self) -> Result<(), String> {
+        Ok(())
     }
 
     fn out(&mut self) -> &mut Sink {
@@ -163,9 +231,14 @@ impl Plane {
             lookups: Vec::new(),
             log: None,
             random: 0,
+            contacts: BTreeMap::new(),
+            unix: Duration::from_secs(1_795_219_200),
+            trust: Some(BTreeMap::new()),
+            authorities: Vec::new(),
             out: Sink::default(),
         };
-        Self { control: Control::new(host, config, identity, switch.clone(), now), switch, now }
+        let control = Control::new(host, config, Signer::new(&private), identity.address, switch.clone(), now);
+        Self { control, switch, now }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -202,7 +275,7 @@ impl Plane {
     }
 
     fn detach(&mut self, port: &str) -> Response {
-        self.control.detach(&Detach { port: port.to_owned(), ifname: None })
+        self.control.detach(self.now, &Detach { port: port.to_owned(), ifname: None })
     }
 
     fn found(&mut self, name: &str, place: Result<u32, &str>) {
@@ -336,13 +409,13 @@ fn an_attached_port_goes_with_its_namespace_and_a_failed_read_alone_is_no_death(
     let mut plane = Plane::new(FILE);
     plane.attach(7, |_| ()).unwrap();
     let id = plane.id("pid:7:eth1");
-    plane.control.port_failed(id);
+    plane.control.port_failed(plane.now, id);
     assert_eq!(plane.state("pid:7:eth1"), "up");
     plane.control.host.dead.insert(id);
-    plane.control.port_failed(id);
+    plane.control.port_failed(plane.now, id);
     assert_eq!((plane.state("pid:7:eth1").as_str(), plane.sought()), ("gone", vec!["web"]));
-    plane.control.port_failed(id);
-    plane.control.port_failed(PortId(99));
+    plane.control.port_failed(plane.now, id);
+    plane.control.port_failed(plane.now, PortId(99));
 }
 
 #[test]
@@ -416,108 +489,6 @@ fn a_static_entry_waits_for_its_port() {
 }
 
 #[test]
-fn a_reload_touches_what_changed_and_nothing_else() {
-    let peer = format!("[[peer]]\nname = \"beta\"\npublic_key = \"{BETA}\"\nendpoints = [\"192.0.2.7:51820\"]\n");
-    let text = format!("{FILE}{peer}");
-    let mut plane = Plane::new(&text);
-    plane.found("web", Ok(1));
-    plane.attach(7, |_| ()).unwrap();
-    let (web, attached) = (plane.id("web"), plane.id("pid:7:eth1"));
-    let topology = plane.switch.topology().peers().next().unwrap().clone();
-    let same_peer = |plane: &Plane| Arc::ptr_eq(plane.switch.topology().peers().next().unwrap(), &topology);
-
-    assert_eq!(plane.reload(&text).unwrap(), ["nothing changed"]);
-    let said = plane.reload(&text.replace("vni = 100", "vni = 100\nmtu = 9000\nageing = 17")).unwrap();
-    assert_eq!(said, ["network blue changed"]);
-    assert_eq!(plane.control.host.ports.values().map(|port| port.2).collect::<Vec<_>>(), [9000, 9000]);
-    let text = text.replace("[[port]]", "[[port]]\nnetwork = 'red'\ntarget = 'host'\nifname = 'red0'\n[[port]]");
-    assert_eq!(plane.reload(&text).unwrap(), ["network blue changed", "port host:red0 added"]);
-    assert_eq!((plane.sought(), plane.id("web"), plane.id("pid:7:eth1")), (vec!["host:red0"], web, attached));
-    plane.found("host:red0", Ok(0));
-    assert!(same_peer(&plane));
-
-    // What the tunnel depends on makes another tunnel; its endpoints do not.
-    let moved = text.replace("192.0.2.7:51820", "192.0.2.8:51820");
-    plane.control.host.out.datagrams.clear();
-    plane.reload(&moved).unwrap();
-    assert!(same_peer(&plane));
-    assert_eq!(plane.peers()[0].endpoints, ["192.0.2.8:51820"]);
-    plane.reload(&moved.replace("[[peer]]", "[[peer]]\nkeepalive = 25")).unwrap();
-    assert!(!same_peer(&plane));
-    assert_eq!(plane.control.host.out.datagrams, ["192.0.2.8:51820".parse().unwrap()]);
-
-    // All of the file's goes; the attached port stays.
-    let bare = "[[network]]\nname = 'blue'\nvni = 100\n[node]\nlog = 'warn'\n";
-    plane.reload(bare).unwrap();
-    assert_eq!(plane.control.host.log, Some(LogLevel::Warn));
-    assert_eq!(plane.control.host.ports.keys().collect::<Vec<_>>(), [&attached]);
-    assert_eq!((plane.published(100), plane.published(200), plane.peers().len()), (vec![attached], vec![], 0));
-    assert!(plane.sought().is_empty());
-}
-
-#[test]
-fn a_port_of_the_file_follows_its_network_to_another_vni() {
-    let mut plane = Plane::new(FILE);
-    plane.found("web", Ok(1));
-    let before = plane.id("web");
-    plane.reload(&FILE.replace("vni = 100", "vni = 101")).unwrap();
-    assert!(plane.control.host.ports.is_empty() && plane.sought() == ["web"]);
-    plane.found("web", Ok(1));
-    assert_ne!(plane.id("web"), before);
-    assert_eq!((plane.published(100), plane.published(101)), (vec![], vec![plane.id("web")]));
-}
-
-#[test]
-fn a_pin_goes_with_its_line_also_when_its_peer_is_renamed_meanwhile() {
-    let peer = format!("[[peer]]\nname = \"beta\"\npublic_key = \"{BETA}\"\n");
-    let pinned = "vni = 100\nstatic = [{ mac = \"02:00:00:00:00:05\", peer = \"beta\" }]";
-    let mut plane = Plane::new(&format!("{}{peer}", FILE.replace("vni = 100", pinned)));
-    assert_eq!(plane.fdb()[0].at, "peer beta");
-    plane.reload(&format!("{FILE}{}", peer.replace("beta", "gamma"))).unwrap();
-    assert_eq!(plane.fdb(), []);
-}
-
-#[test]
-fn what_was_learned_behind_a_peer_goes_with_its_session_and_its_pins_stay() {
-    let peer = format!("[[peer]]\nname = \"beta\"\npublic_key = \"{BETA}\"\n");
-    let pinned = "vni = 100\nstatic = [{ mac = \"02:00:00:00:00:05\", peer = \"beta\" }]";
-    let text = format!("{}{peer}", FILE.replace("vni = 100", pinned));
-    let mut plane = Plane::new(&text);
-    let id = plane.switch.topology().peers().next().unwrap().id;
-    plane.switch.fdb.observe(0, 100, mac(9), Place::Peer(id), Mac::BROADCAST);
-    assert_eq!(plane.fdb().len(), 2);
-    plane.reload(&format!("{text}keepalive = 25\n")).unwrap();
-    let fdb = plane.fdb();
-    assert_eq!((fdb.len(), fdb[0].mac, fdb[0].at.as_str()), (1, mac(5), "peer beta"));
-}
-
-#[test]
-fn a_reload_that_cannot_be_is_refused_whole() {
-    let mut plane = Plane::new(FILE);
-    let own = Secret::private([7; 32]).public_key();
-    plane.found("web", Ok(1));
-    plane.attach(7, |attach| attach.addresses = vec!["10.32.0.9/16".parse().unwrap()]).unwrap();
-    let more = "[[network]]\nname = 'green'\nvni = 300\n";
-    for (text, part) in [
-        (format!("{FILE}[node]\nlisten_port = 7\n"), "node.listen_port"),
-        (format!("{FILE}[[peer]]\nname = 'me'\npublic_key = '{own}'\n"), "own public key"),
-        (FILE.replace("vni = 100", "vni = 101"), "attached port pid:7:eth1"),
-        (FILE.replace("blue", "green-blue"), "attached port pid:7:eth1"),
-        (FILE.replace("10.32.0.0/16", "10.32.0.0/29"), "10.32.0.9 is outside"),
-        (FILE.replace("name = \"web\"", "name = \"pid:7:eth1\""), "pid:7:eth1"),
-        (FILE.replace("10.32.0.5", "10.32.0.9"), "10.32.0.9 already"),
-    ] {
-        let said = plane.reload(&format!("{text}{more}")).unwrap_err();
-        assert!(said.starts_with("reload refused, running on as before: ") && said.contains(part), "{part}: {said}");
-    }
-    plane.control.host.file = Err("weft.toml:7: nonsense".to_owned());
-    assert!(plane.reload_file().unwrap_err().ends_with("weft.toml:7: nonsense"));
-    assert_eq!(*plane.control.config(), config(FILE));
-    assert_eq!((plane.state("web").as_str(), plane.published(100).len()), ("up", 2));
-    assert!(plane.switch.topology().network(300).is_none());
-}
-
-#[test]
 fn a_restart_takes_over_what_still_belongs_here() {
     let plane = Plane::new(FILE);
     let web = config(FILE).ports[0].clone();
@@ -540,7 +511,7 @@ fn a_restart_takes_over_what_still_belongs_here() {
     let mut plane = plane;
     let port = plane.control.new_port(100, mac(1));
     plane.control.host.ports.insert(port.id, ("web".to_owned(), 1, 1400));
-    plane.control.adopted(plane.now, web, Origin::File, port.clone());
+    plane.control.adopted(plane.now, web, Origin::File, port.clone(), 0);
     assert_eq!(plane.control.host.ports[&port.id].2, 1500, "the network's MTU is another one now");
     assert_eq!((plane.state("web").as_str(), plane.port("web").unwrap().mac), ("up", Some(mac(1))));
     assert_eq!((plane.published(100), plane.sought().len()), (vec![port.id], 0));

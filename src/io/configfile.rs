@@ -23,9 +23,13 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
         };
         Errors::whole_file(&name, format!("cannot be read: {error}"), remedy)
     })?;
-    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let defaults = Defaults { hostname: hostname.trim().to_owned() };
+    let defaults = Defaults { hostname: hostname() };
     parse(&name, &text, &defaults, &read_preshared_key)
+}
+
+/// The host's name.
+pub fn hostname() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 fn read_bounded(path: &Path) -> io::Result<String> {

@@ -12,10 +12,13 @@
 
 use super::api::{Api, Ask, Call};
 use super::finders::{self, Found};
+use super::lan::Lan;
 use super::machine::Machine;
 use super::outbox::{Notice, Outbox, PortTable};
 use super::store::Store;
+use super::stream;
 use super::tap::{self, TapOffload};
+use super::trust;
 use super::udp::{UdpOffload, UdpSockets};
 use super::worker::Worker;
 use super::{clocks, configfile, gate_settings, keyfile, limits, log, random};
@@ -26,20 +29,23 @@ use crate::control::{Control, Identity, MachineReport, TICK};
 use crate::switch::Switch;
 use crate::switch::staging::Merge;
 use crate::switch::topology::Topology;
+use crate::trust::sign::Signer;
 use crate::tunnel::Engine;
 use crate::tunnel::Gate;
 use crate::wire::key::Secret;
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, bounded, select};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Notices of the data plane that wait for control; more are dropped and counted. A second of a hundred peers' messages.
-const NOTICES: usize = 1024;
+const NOTICES: usize = 4096;
+/// The shortest pause between two looks at what is due: the mesh's timers are in tens of milliseconds.
+const LEAST_PAUSE: Duration = Duration::from_millis(5);
 /// Calls that wait for control: as many as there can be callers.
 const CALLS: usize = 32;
 /// A receive buffer below this drops bursts of one fast peer.
@@ -50,18 +56,41 @@ const SMALL_BUFFER: usize = 1024 * 1024;
 /// # Errors
 /// Why it could not start: one sentence, or one line for each error of the file.
 pub fn run(path: &Path) -> Result<(), String> {
+    run_until(path, |_| None)
+}
+
+/// Runs the daemon as [`run`] does, after `weft join`: an invitation that cannot be redeemed is the end. A configuration that
+/// was `made` for it goes with it, so that the next invitation finds the host as this one did.
+///
+/// # Errors
+/// As of [`run`], and why this host was not let in.
+pub fn join(path: &Path, made: bool) -> Result<(), String> {
+    run_until(path, |control| {
+        let reason = control.join_failure()?;
+        if made && let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!("{} stays: {error}", path.display());
+        }
+        Some(format!("cannot join: {reason}"))
+    })
+}
+
+/// Runs the daemon until it is told to stop or has a reason to.
+fn run_until(path: &Path, failure: impl Fn(&Control<Machine>) -> Option<String>) -> Result<(), String> {
     let config = configfile::load(path).map_err(|errors| errors.to_string())?;
     log::start(config.node.log);
     limits::raise_open_files();
     let api = Api::bind(&config.node.control_socket)?;
-    let store = Store::open(&config.node.state_dir).map_err(|error| error.to_string())?;
+    let mut store = Store::open(&config.node.state_dir).map_err(|error| error.to_string())?;
     let (private, created) = keyfile::load_or_create(&config.node.key_file).map_err(|error| error.to_string())?;
     let identity = identity(&config, &private)?;
     if created {
         tracing::info!("made the key file {}: our public key is {}", config.node.key_file.display(), identity.key);
     }
     let signals = signals().map_err(|error| format!("cannot catch signals: {error}"))?;
+    let trust = trust::load(&config, identity, store.take_trust())?;
     let (mut control, switch, events) = start(path, config, &private, identity, store)?;
+    control.set_trust(Instant::now(), trust);
+    control.host.outbox.flush();
     api.serve(events.calls.0.clone(), control.config().node.container_sockets.clone())
         .map_err(|error| format!("cannot serve the control socket: {error}"))?;
     tracing::info!(
@@ -72,7 +101,7 @@ pub fn run(path: &Path) -> Result<(), String> {
         identity.address,
         control.config().node.listen_port
     );
-    control_loop(&mut control, &switch.gate, &events, &signals);
+    control_loop(&mut control, &switch.gate, &events, &signals, &failure)?;
     tracing::info!("weft stops; the ports' interfaces stay for the next start");
     Ok(())
 }
@@ -133,24 +162,41 @@ fn start(
         TapOffload { checksum: true, .. } if config.offload.merge => Merge::Tcp,
         _ => Merge::Nothing,
     };
+    let streams = prepare_streams(&config, &mut report)?;
+    let stream_queue = streams.as_ref().map(stream::Prepared::queue);
+    let make_outbox = || {
+        let (sockets, notices) = (sockets[0].clone(), events.notices.0.clone());
+        Outbox::new(switch.clone(), sockets, table.clone(), stream_queue.clone(), notices)
+    };
     let mut workers = Vec::new();
     for (number, sockets) in sockets.iter().enumerate() {
         let (switch, sockets, table) = (switch.clone(), sockets.clone(), table.clone());
-        let worker = Worker::start(number, switch, sockets, table, events.notices.0.clone(), merge);
+        let worker =
+            Worker::start(number, switch, sockets, table, events.notices.0.clone(), stream_queue.clone(), merge);
         workers.push(worker.map_err(|error| format!("cannot start a worker: {error}"))?);
     }
     report.workers = workers.len();
     report.config_file = path.display().to_string();
     report.pid = std::process::id();
-    let outbox = Outbox::new(switch.clone(), sockets[0].clone(), table.clone(), events.notices.0.clone());
     let no_thread = |error| format!("cannot start a thread: {error}");
+    let own = |streams: stream::Prepared| {
+        let (limits, notices) = (stream::Limits::default(), events.notices.0.clone());
+        streams.start(&identity.key, limits, switch.clone(), make_outbox(), notices, merge)
+    };
+    let streams = streams.map(own).transpose().map_err(no_thread)?;
+    let lan = start_lan(&config, &identity, &table, &events, &mut report);
+    let outbox = make_outbox();
     let found = &events.found.0;
     let seek = finders::seek_targets(found.clone(), config.node.container_sockets.clone()).map_err(no_thread)?;
     let resolve = finders::resolve_names(found.clone()).map_err(no_thread)?;
-    let machine =
+    let authority_key_file = config.trust.authority_key_file.clone();
+    let mut machine =
         Machine::new(path.to_owned(), tap_offload, table, store, workers, sockets, outbox, seek, resolve, report);
+    (machine.streams, machine.lan) = (streams, lan);
+    machine.authority_key_file = authority_key_file;
     let left = machine.left_ports();
-    let mut control = Control::new(machine, config, identity, switch.clone(), now);
+    let signer = Signer::new(private);
+    let mut control = Control::new(machine, config, signer, identity.address, switch.clone(), now);
     for record in left {
         if !control.wants_adopted(&record.spec, record.origin, record.vni) {
             tracing::info!("port {}: removed, the configuration has no place for it any more", record.spec.name);
@@ -161,13 +207,48 @@ fn start(
         match control.host.adopt(&record, port.clone()) {
             Ok(()) => {
                 tracing::info!("port {}: taken over as it was", record.spec.name);
-                control.adopted(now, record.spec, record.origin, port);
+                control.adopted(now, record.spec, record.origin, port, record.sequence);
             }
             Err(reason) => tracing::info!("port {}: not taken over: {reason}", record.spec.name),
         }
     }
     control.host.outbox.flush();
     Ok((control, switch, events))
+}
+
+/// The thread of TCP connections, listening; `None` when it is not wanted. A port that cannot be had costs only those who
+/// would have come by it.
+fn prepare_streams(config: &Config, report: &mut MachineReport) -> Result<Option<stream::Prepared>, String> {
+    if !config.node.tcp {
+        return Ok(None);
+    }
+    let mut streams =
+        stream::Prepared::new().map_err(|error| format!("cannot prepare for TCP connections: {error}"))?;
+    let ports: BTreeSet<u16> = config.node.tcp_ports.iter().copied().chain([config.node.listen_port]).collect();
+    for port in ports {
+        if let Err(error) = streams.listen(port) {
+            report.warnings.push(format!(
+                "TCP port {port} cannot be listened on ({error}): members behind firewalls will not come by it; stop who has \
+                 it, or set tcp = false in [node]"
+            ));
+        }
+    }
+    Ok(Some(streams))
+}
+
+/// The thread that looks for members on our LANs, where it is wanted and can be.
+fn start_lan(
+    config: &Config,
+    identity: &Identity,
+    table: &Arc<ArcSwap<PortTable>>,
+    events: &Incoming,
+    report: &mut MachineReport,
+) -> Option<Lan> {
+    if !config.node.discovery || !config.node.lan_discovery {
+        return None;
+    }
+    let lan = Lan::start(identity.key, config.node.listen_port, table.clone(), events.notices.0.clone());
+    lan.map_err(|error| report.warnings.push(format!("members on the LAN are not looked for: {error}"))).ok()
 }
 
 /// One worker per two cores, at least one: on a small host more of them only take turns.
@@ -236,7 +317,13 @@ fn signals() -> io::Result<Receiver<i32>> {
     Ok(receiver)
 }
 
-fn control_loop(control: &mut Control<Machine>, gate: &Gate, events: &Incoming, signals: &Receiver<i32>) {
+fn control_loop(
+    control: &mut Control<Machine>,
+    gate: &Gate,
+    events: &Incoming,
+    signals: &Receiver<i32>,
+    failure: impl Fn(&Control<Machine>) -> Option<String>,
+) -> Result<(), String> {
     let mut next_tick = Instant::now();
     loop {
         let now = Instant::now();
@@ -248,7 +335,11 @@ fn control_loop(control: &mut Control<Machine>, gate: &Gate, events: &Incoming, 
             control.tick(now);
         }
         control.host.outbox.flush();
-        let pause = next_tick.saturating_duration_since(Instant::now());
+        if let Some(reason) = failure(control) {
+            return Err(reason);
+        }
+        let now = Instant::now();
+        let pause = next_tick.saturating_duration_since(now).min(control.idle_for(now).max(LEAST_PAUSE));
         select! {
             recv(events.notices.1) -> notice => if let Ok(notice) = notice { take_notice(control, notice) },
             recv(events.calls.1) -> call => if let Ok(call) = call {
@@ -263,9 +354,9 @@ fn control_loop(control: &mut Control<Machine>, gate: &Gate, events: &Incoming, 
             },
             recv(signals) -> signal => match signal {
                 Ok(SIGHUP) => drop(control.reload(Instant::now())),
-                _ => return,
+                _ => return Ok(()),
             },
-            default(pause) => {}
+            default(pause) => control.run_due(Instant::now()),
         }
     }
 }
@@ -273,10 +364,15 @@ fn control_loop(control: &mut Control<Machine>, gate: &Gate, events: &Incoming, 
 fn take_notice(control: &mut Control<Machine>, notice: Notice) {
     let now = Instant::now();
     match notice {
-        Notice::Message(peer, payload) => control.message(now, peer, &payload),
+        Notice::Message(peer, from, payload) => control.message(now, peer, from, &payload),
+        Notice::Stranger { key, from, datagram } => control.stranger(now, key, from, &datagram),
         Notice::SessionUp(peer) => control.session_up(now, peer),
+        Notice::Snooped(port, frame) => control.snooped(now, port, &frame),
         Notice::TooBig(to, bytes) => control.too_big(now, to, bytes),
-        Notice::PortFailed(port) => control.port_failed(port),
+        Notice::Stream { to, address, number } => control.stream(now, to, address, number),
+        Notice::StreamClosed(number) => control.stream_closed(now, number),
+        Notice::Seen { key, address } => control.seen(now, key, address),
+        Notice::PortFailed(port) => control.port_failed(now, port),
     }
 }
 
@@ -284,8 +380,13 @@ fn answer(control: &mut Control<Machine>, ask: &Ask) -> Response {
     let now = Instant::now();
     match ask {
         Ask::Attach(attach, place) => control.attach(now, attach, place),
-        Ask::Request(Request::Detach(detach)) => control.detach(detach),
+        Ask::Request(Request::Detach(detach)) => control.detach(now, detach),
         Ask::Request(Request::Reload) => control.reload(now),
+        Ask::Request(Request::Connect(connect)) => control.connect(now, connect),
+        Ask::Request(Request::Forget(forget)) => control.forget(now, forget),
+        Ask::Request(Request::Invite(invite)) => control.invite(now, invite),
+        Ask::Request(Request::Revoke { member }) => control.revoke(now, member),
+        Ask::Request(Request::Rotate { overlap_s }) => control.rotate(now, Duration::from_secs(*overlap_s)),
         Ask::Request(request) => control
             .show(now, request)
             .unwrap_or_else(|| Response::Refused("an attach must name a target that exists".to_owned())),

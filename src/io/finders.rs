@@ -56,7 +56,7 @@ impl<T> Latest<T> {
     }
 
     /// Takes the value, waiting for one as long as `patience` lasts; without one, for ever.
-    fn take(&self, patience: Option<Duration>) -> Option<T> {
+    pub(super) fn take(&self, patience: Option<Duration>) -> Option<T> {
         let (slot, filled) = &*self.0;
         let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let empty = |slot: &mut Option<T>| slot.is_none();

@@ -2,23 +2,36 @@
 
 use super::configfile;
 use super::finders::Latest;
+use super::keyfile;
+use super::lan::Lan;
+use super::netlink::Netlink;
 use super::outbox::{Outbox, PortEntry, PortTable};
 use super::ports::{self, Adopted, Located, Wanted};
-use super::store::{PortRecord, Store};
+use super::store::{PortRecord, Store, Via};
+use super::stream::Streams;
 use super::tap::{Tap, TapOffload};
 use super::udp::UdpSockets;
 use super::worker::{WorkerHandle, port_token};
 use crate::config::{Config, LogLevel, Target};
+use crate::control::contacts::Contact;
 use crate::control::{Host, Lookup, MachineReport, NewPort};
 use crate::switch::counters::Drop;
 use crate::switch::ids::{IdMap, PortId};
 use crate::switch::topology::Port;
+use crate::trust::Authority;
+use crate::trust::record::Record;
+use crate::wire::key::PublicKey;
 use arc_swap::ArcSwap;
 use mio::Interest;
 use mio::unix::SourceFd;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Addresses of this host that are told: others probe each of them.
+const MAX_ADDRESSES: usize = 16;
 
 /// The daemon's machine. Lives on the control thread.
 pub struct Machine {
@@ -40,6 +53,12 @@ pub struct Machine {
     pub seek: Latest<Vec<(String, Target)>>,
     /// Where to put the names to be resolved.
     pub resolve: Latest<Vec<Lookup>>,
+    /// The TCP connections, where they are wanted.
+    pub streams: Option<Streams>,
+    /// What finds members on our LANs, where it is wanted.
+    pub lan: Option<Lan>,
+    /// The authority's key file, where this member holds one.
+    pub authority_key_file: Option<PathBuf>,
     /// What the probes at start found.
     pub report: MachineReport,
     records: IdMap<PortId, PortRecord>,
@@ -61,7 +80,22 @@ impl Machine {
         report: MachineReport,
     ) -> Self {
         let records = IdMap::default();
-        Self { config_file, offload, table, store, workers, sockets, outbox, seek, resolve, report, records }
+        Self {
+            config_file,
+            offload,
+            table,
+            store,
+            workers,
+            sockets,
+            outbox,
+            seek,
+            resolve,
+            streams: None,
+            lan: None,
+            authority_key_file: None,
+            report,
+            records,
+        }
     }
 
     /// Takes the kernel's drops at the sockets into our counts.
@@ -148,6 +182,7 @@ impl Host for Machine {
             origin: new.origin,
             mtu: new.mtu,
             mac: port.mac,
+            sequence: new.sequence,
             offload: self.offload,
         };
         let made = ports::create(&wanted, place).and_then(|made| made.keep(&mut self.store));
@@ -190,6 +225,22 @@ impl Host for Machine {
         self.resolve.put(names);
     }
 
+    fn connect_stream(&mut self, to: PublicKey, address: SocketAddr) -> bool {
+        self.streams.as_ref().map(|streams| streams.connect(to, address)).is_some()
+    }
+
+    fn close_stream(&mut self, number: u32) {
+        if let Some(streams) = &self.streams {
+            streams.close(number);
+        }
+    }
+
+    fn set_known(&mut self, keys: Vec<PublicKey>) {
+        if let Some(lan) = &self.lan {
+            lan.set_known(keys);
+        }
+    }
+
     fn set_log_level(&mut self, level: LogLevel) {
         super::log::set_level(level);
     }
@@ -198,12 +249,78 @@ impl Host for Machine {
         super::random()
     }
 
+    fn contacts(&mut self) -> Vec<Contact> {
+        self.store.take_contacts()
+    }
+
+    fn keep_contact(&mut self, contact: &Contact) -> Result<(), String> {
+        self.store.put_contact(contact).map_err(|error| error.to_string())
+    }
+
+    fn drop_contact(&mut self, key: &PublicKey) {
+        if let Err(error) = self.store.remove_contact(key) {
+            tracing::warn!("a member that was forgotten will be called again after a restart: {error}");
+        }
+    }
+
+    fn unix_time(&self) -> Duration {
+        super::clocks().0
+    }
+
+    fn underlay_addresses(&mut self) -> Vec<IpAddr> {
+        let ours = self.records.values().filter(|record| record.via == Via::Host);
+        let ours: Vec<&str> = ours.map(|record| record.spec.ifname.as_str()).collect();
+        let read = || -> std::io::Result<Vec<IpAddr>> {
+            let mut netlink = Netlink::open()?;
+            let links = netlink.links()?;
+            let is_underlay =
+                |index: u32| links.iter().any(|link| link.index == index && !ours.contains(&link.name.as_str()));
+            let all = netlink.all_addresses()?.into_iter();
+            let usable = all.filter(|address| is_underlay(address.index) && !address.tentative);
+            Ok(usable.map(|address| address.cidr.address).filter(is_reachable).take(MAX_ADDRESSES).collect())
+        };
+        read().unwrap_or_else(|error| {
+            tracing::warn!("the addresses of this host are not announced: {error}");
+            Vec::new()
+        })
+    }
+
+    fn fill_random(&mut self, bytes: &mut [u8]) {
+        super::fill_random(bytes);
+    }
+
+    fn keep_trust(&mut self, record: &Record) -> Result<(), String> {
+        self.store.put_trust(record).map_err(|error| error.to_string())
+    }
+
+    fn drop_trust(&mut self, slot: &str) -> Result<(), String> {
+        self.store.forget_trust(slot).map_err(|error| error.to_string())
+    }
+
+    fn next_authority(&mut self) -> Result<Authority, String> {
+        let path = self.authority_key_file.as_ref().ok_or("this host does not hold the authority's key")?;
+        keyfile::next_authority(path).map(|seed| Authority::new(&seed)).map_err(|error| error.to_string())
+    }
+
+    fn adopt_next_authority(&mut self) -> Result<(), String> {
+        let path = self.authority_key_file.as_ref().ok_or("this host does not hold the authority's key")?;
+        keyfile::adopt_next_authority(path).map_err(|error| error.to_string())
+    }
+
     fn out(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
 
     fn machine(&self) -> MachineReport {
         self.report.clone()
+    }
+}
+
+/// Whether another host may reach a host by this address.
+fn is_reachable(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_link_local() || v4.is_unspecified()),
+        IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified()),
     }
 }
 

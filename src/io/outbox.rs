@@ -3,12 +3,15 @@
 //! Frames for ports are written to their TAPs at once, datagrams collect in a send batch until it is full or the caller
 //! flushes, and what control should know goes into its bounded queue. Each worker and the control thread own one.
 
+use super::stream::{Refused, StreamQueue};
 use super::tap::Tap;
 use super::udp::{SendBatch, UdpSockets};
 use crate::switch::counters::Drop;
 use crate::switch::ids::{IdMap, PeerId, PortId};
 use crate::switch::topology::Port;
 use crate::switch::{Egress, Event, Switch};
+use crate::wire::key::PublicKey;
+use crate::wire::way;
 use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
 use std::io::IoSlice;
@@ -30,14 +33,43 @@ pub struct PortEntry {
 /// What the data plane tells control.
 #[derive(Debug)]
 pub enum Notice {
-    /// A message of the mesh from this peer.
-    Message(PeerId, Box<[u8]>),
+    /// A message of the mesh from this peer, over this way.
+    Message(PeerId, SocketAddr, Box<[u8]>),
     /// A session came to life.
     SessionUp(PeerId),
+    /// Somebody who is no peer wants to begin a session; see [`Event::Stranger`].
+    Stranger {
+        /// Who it claims to be.
+        key: PublicKey,
+        /// Where it came from.
+        from: SocketAddr,
+        /// Its initiation.
+        datagram: Box<[u8]>,
+    },
+    /// A port's frame that says who listens to which multicast groups.
+    Snooped(PortId, Box<[u8]>),
     /// A UDP payload of this size was too large for the interface towards this endpoint.
     TooBig(SocketAddr, usize),
     /// A TAP could not be read.
     PortFailed(PortId),
+    /// What became of a TCP connection that control asked for.
+    Stream {
+        /// Who was called.
+        to: PublicKey,
+        /// Where.
+        address: SocketAddr,
+        /// The connection's number, or why there is none.
+        number: Result<u32, String>,
+    },
+    /// A TCP connection has ended: one that we made, or one on which something authentic had come.
+    StreamClosed(u32),
+    /// A member said on our LAN, unauthenticated, where it is.
+    Seen {
+        /// Who.
+        key: PublicKey,
+        /// Where.
+        address: SocketAddr,
+    },
 }
 
 /// One thread's way out.
@@ -47,19 +79,21 @@ pub struct Outbox {
     shared: Arc<ArcSwap<PortTable>>,
     table: Arc<PortTable>,
     batch: SendBatch,
+    streams: Option<StreamQueue>,
     notices: Sender<Notice>,
 }
 
 impl Outbox {
-    /// An outbox that sends on `sockets`.
+    /// An outbox that sends on `sockets`, and to TCP connections where there may be any.
     pub fn new(
         switch: Arc<Switch>,
         sockets: Arc<UdpSockets>,
         shared: Arc<ArcSwap<PortTable>>,
+        streams: Option<StreamQueue>,
         notices: Sender<Notice>,
     ) -> Self {
         let table = shared.load_full();
-        Self { switch, sockets, shared, table, batch: SendBatch::default(), notices }
+        Self { switch, sockets, shared, table, batch: SendBatch::default(), streams, notices }
     }
 
     /// Looks at the ports as they are: once per round of the owner's loop.
@@ -83,6 +117,17 @@ impl Outbox {
         counters.drop_many(Drop::PathTooSmall, sent.too_big);
         if let Some((to, bytes)) = sent.largest {
             self.notice(Notice::TooBig(to, bytes));
+        }
+    }
+
+    /// Hands a datagram to the thread that has the TCP connection `number`.
+    fn transmit_to_stream(&mut self, number: u32, room: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) {
+        let result = self.streams.as_ref().map(|streams| streams.push(number, room, fill));
+        match result {
+            Some(Ok(()) | Err(Refused::Nothing)) => {}
+            Some(Err(Refused::Full)) => self.count(Drop::StreamFull, 1),
+            Some(Err(Refused::TooBig)) => self.count(Drop::PathTooSmall, 1),
+            None => self.count(Drop::StreamGone, 1),
         }
     }
 
@@ -115,6 +160,9 @@ impl Egress for Outbox {
     }
 
     fn transmit(&mut self, to: SocketAddr, room: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) {
+        if let Some(number) = way::stream_of(&to) {
+            return self.transmit_to_stream(number, room, fill);
+        }
         if self.batch.is_full() {
             self.flush();
         }
@@ -123,8 +171,10 @@ impl Egress for Outbox {
 
     fn notify(&mut self, event: Event<'_>) {
         self.notice(match event {
-            Event::Message(peer, payload) => Notice::Message(peer, payload.into()),
+            Event::Message(peer, from, payload) => Notice::Message(peer, from, payload.into()),
             Event::SessionUp(peer) => Notice::SessionUp(peer),
+            Event::Stranger { key, from, datagram } => Notice::Stranger { key, from, datagram: datagram.into() },
+            Event::Snooped(port, frame) => Notice::Snooped(port, frame.into()),
         });
     }
 }

@@ -184,6 +184,8 @@ pub struct Wanted<'a> {
     pub mtu: u16,
     /// Its MAC address, chosen by the caller where the specification leaves it open.
     pub mac: Mac,
+    /// Which of two places of its station is the later one.
+    pub sequence: u32,
     /// The offloads the probe granted.
     pub offload: TapOffload,
 }
@@ -244,6 +246,7 @@ pub fn create(wanted: &Wanted<'_>, at: &Located) -> Result<MadePort, PortError> 
         origin: wanted.origin,
         netns: at.netns.id(),
         via: at.via.clone(),
+        sequence: wanted.sequence,
     };
     Ok(MadePort { tap, record })
 }

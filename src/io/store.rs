@@ -1,4 +1,5 @@
-//! What must survive a crash: the ports that were made, and where.
+//! What must survive a crash: the ports that were made, and where; where other members were reached; and what trust must
+//! remember.
 //!
 //! A record is on the disk before its TAP is made to outlive the daemon, and goes after the TAP has gone. So after a
 //! kill at any moment each surviving TAP has a record, and a record without a TAP is harmless: adoption finds nothing
@@ -11,10 +12,15 @@ use super::api::LAST_BREATH;
 use super::netns::NetnsId;
 use super::wait::Patience;
 use crate::config::Port;
+use crate::control::contacts::Contact;
 use crate::control::ports::Origin;
+use crate::trust::record::Record;
 use crate::wire::ethernet::Mac;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
+use crate::wire::key::PublicKey;
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, TableHandle};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -23,8 +29,16 @@ use std::path::{Path, PathBuf};
 
 /// The version of [`PortRecord`]'s meaning. Raised when an older weft would misread a record.
 const SCHEMA: u32 = 1;
-/// Port name → [`Stored`] as JSON.
-const PORTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("ports");
+/// From a name to JSON with the schema beside the record.
+type Records = TableDefinition<'static, &'static str, &'static [u8]>;
+/// Port name → [`PortRecord`].
+const PORTS: Records = TableDefinition::new("ports");
+/// Public key → [`Contact`]. Absent, as the next, in a file that an earlier weft made.
+const CONTACTS: Records = TableDefinition::new("contacts");
+/// A record's slot → [`Record`].
+const TRUST: Records = TableDefinition::new("trust");
+/// The tables we know, and what one record of each is; a table of any other name is another program's, or a later weft's.
+const TABLES: [(Records, &str); 3] = [(PORTS, "port"), (CONTACTS, "contact"), (TRUST, "trust")];
 /// What redb may keep in memory: all records of a busy host are a few hundred kilobytes, read once.
 const CACHE: usize = 1 << 20;
 
@@ -43,6 +57,9 @@ pub struct PortRecord {
     pub netns: NetnsId,
     /// How that namespace was reached.
     pub via: Via,
+    /// Which of two places of its station is the later one.
+    #[serde(default)]
+    pub sequence: u32,
 }
 
 /// How a namespace was reached.
@@ -119,19 +136,14 @@ pub enum StoreError {
     },
 }
 
-/// A [`PortRecord`] as it is on the disk.
-#[derive(Serialize)]
-struct Stored<'a> {
-    schema: u32,
-    port: &'a PortRecord,
-}
-
 /// The open state of one daemon. No other process can open it meanwhile.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
     database: Database,
     ports: Vec<PortRecord>,
+    contacts: Vec<Contact>,
+    trust: Vec<Record>,
     /// Held for as long as the store is.
     _lock: File,
 }
@@ -152,14 +164,14 @@ impl Store {
         let damaged = |why| StoreError::Damaged { path: path.clone(), why };
         // redb asserts parts of its structure instead of checking them; a broken file must not end in a panic.
         let read = catch_unwind(AssertUnwindSafe(|| read(&path)));
-        let (database, ports) = match read {
+        let Content { database, ports, contacts, trust } = match read {
             Ok(Ok(read)) => read,
             Ok(Err(Unread::Damaged(why))) => return Err(damaged(why)),
             Ok(Err(Unread::Later(schema))) => return Err(StoreError::Later { path, schema }),
             Ok(Err(Unread::System(source))) => return Err(system("open", &path)(source)),
             Err(_) => return Err(damaged("its structure contradicts itself".to_owned())),
         };
-        Ok(Self { path, database, ports, _lock: lock })
+        Ok(Self { path, database, ports, contacts, trust, _lock: lock })
     }
 
     /// All records, by port name.
@@ -172,8 +184,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotSaved`]: nothing changed.
     pub fn put(&mut self, port: &PortRecord) -> Result<(), StoreError> {
-        let json = serde_json::to_vec(&Stored { schema: SCHEMA, port }).map_err(|error| self.not_saved(&error))?;
-        self.change(|table| table.insert(port.spec.name.as_str(), json.as_slice()).map(drop))?;
+        self.insert(PORTS, &port.spec.name, port)?;
         self.ports.retain(|have| have.spec.name != port.spec.name);
         let at = self.ports.partition_point(|have| have.spec.name < port.spec.name);
         self.ports.insert(at, port.clone());
@@ -185,18 +196,67 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotSaved`]: nothing changed.
     pub fn remove(&mut self, name: &str) -> Result<(), StoreError> {
-        self.change(|table| table.remove(name).map(drop))?;
+        self.change(PORTS, |table| table.remove(name).map(drop))?;
         self.ports.retain(|have| have.spec.name != name);
         Ok(())
     }
 
+    /// What trust remembered when the state was opened.
+    pub fn take_trust(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.trust)
+    }
+
+    /// Saves a record of trust, in place of the one in its slot. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::NotSaved`]: nothing changed.
+    pub fn put_trust(&self, record: &Record) -> Result<(), StoreError> {
+        self.insert(TRUST, &record.slot(), record)
+    }
+
+    /// Forgets the record in a slot; one that does not exist is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::NotSaved`]: nothing changed.
+    pub fn forget_trust(&self, slot: &str) -> Result<(), StoreError> {
+        self.change(TRUST, |table| table.remove(slot).map(drop))
+    }
+
+    /// The contacts that were kept when the store was opened.
+    pub fn take_contacts(&mut self) -> Vec<Contact> {
+        std::mem::take(&mut self.contacts)
+    }
+
+    /// Saves a contact, in place of the one with its key.
+    ///
+    /// # Errors
+    /// [`StoreError::NotSaved`]: nothing changed.
+    pub fn put_contact(&self, contact: &Contact) -> Result<(), StoreError> {
+        self.insert(CONTACTS, &contact.public_key.to_string(), contact)
+    }
+
+    /// Forgets a contact; one that does not exist is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::NotSaved`]: nothing changed.
+    pub fn remove_contact(&self, key: &PublicKey) -> Result<(), StoreError> {
+        self.change(CONTACTS, |table| table.remove(key.to_string().as_str()).map(drop))
+    }
+
+    fn insert<T: Serialize>(&self, table: Records, name: &str, record: &T) -> Result<(), StoreError> {
+        let stored = json!({ "schema": SCHEMA, what(&table): record });
+        let json = serde_json::to_vec(&stored).map_err(|error| self.not_saved(&error))?;
+        self.change(table, |table| table.insert(name, json.as_slice()).map(drop))
+    }
+
     fn change(
         &self,
+        table: Records,
         change: impl FnOnce(&mut redb::Table<'_, &str, &[u8]>) -> Result<(), redb::StorageError>,
     ) -> Result<(), StoreError> {
         let transaction = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
-            change(&mut transaction.open_table(PORTS)?)?;
+            change(&mut transaction.open_table(table)?)?;
             Ok(transaction.commit()?)
         };
         transaction().map_err(|error| self.not_saved(&error))
@@ -223,7 +283,15 @@ impl<E: Into<redb::Error>> From<E> for Unread {
     }
 }
 
-fn read(path: &Path) -> Result<(Database, Vec<PortRecord>), Unread> {
+/// A file that was read.
+struct Content {
+    database: Database,
+    ports: Vec<PortRecord>,
+    contacts: Vec<Contact>,
+    trust: Vec<Record>,
+}
+
+fn read(path: &Path) -> Result<Content, Unread> {
     let mut database = Database::builder().set_cache_size(CACHE).open(path)?;
     // Against checksums: a page that went bad under an intact header is found here, not when it is needed.
     if !database.check_integrity()? {
@@ -231,36 +299,47 @@ fn read(path: &Path) -> Result<(Database, Vec<PortRecord>), Unread> {
     }
     let transaction = database.begin_read()?;
     for table in transaction.list_tables()? {
-        if table.name() != PORTS.name() {
+        if TABLES.iter().all(|(known, _)| known.name() != table.name()) {
             return Err(Unread::Damaged(format!("it has a table called '{}'", table.name())));
         }
     }
-    let table = transaction.open_table(PORTS)?;
-    let mut ports = Vec::new();
-    for entry in table.iter()? {
-        let (name, json) = entry?;
-        ports.push(decode(name.value(), json.value())?);
-    }
-    Ok((database, ports))
+    let ports = records(&transaction, PORTS)?;
+    let contacts = records(&transaction, CONTACTS)?;
+    let trust = records(&transaction, TRUST)?;
+    Ok(Content { database, ports, contacts, trust })
 }
 
-fn decode(name: &str, json: &[u8]) -> Result<PortRecord, Unread> {
-    #[derive(Deserialize)]
-    struct Version {
-        schema: u32,
+/// What one record of a table is; its key beside the schema.
+fn what(table: &Records) -> &'static str {
+    TABLES.iter().find(|(known, _)| known.name() == table.name()).map_or("record", |(_, what)| what)
+}
+
+/// All records of a table; none of one that is not there.
+fn records<T: DeserializeOwned>(transaction: &ReadTransaction, table: Records) -> Result<Vec<T>, Unread> {
+    let what = what(&table);
+    let table = match transaction.open_table(table) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        table => table?,
+    };
+    let mut records = Vec::new();
+    for entry in table.iter()? {
+        let (name, json) = entry?;
+        records.push(decode(what, name.value(), json.value())?);
     }
-    #[derive(Deserialize)]
-    struct Body {
-        port: PortRecord,
-    }
+    Ok(records)
+}
+
+fn decode<T: DeserializeOwned>(what: &str, name: &str, json: &[u8]) -> Result<T, Unread> {
     let wrong =
-        |error: serde_json::Error| Unread::Damaged(format!("the record of port '{name}' is unreadable: {error}"));
+        |error: serde_json::Error| Unread::Damaged(format!("the record of {what} '{name}' is unreadable: {error}"));
+    let mut stored: Map<String, Value> = serde_json::from_slice(json).map_err(wrong)?;
+    let mut take = |key: &str| stored.remove(key).unwrap_or(Value::Null);
     // The version first: of a later record, nothing else may be understood.
-    let version: Version = serde_json::from_slice(json).map_err(wrong)?;
-    if version.schema > SCHEMA {
-        return Err(Unread::Later(version.schema));
+    let schema: u32 = serde_json::from_value(take("schema")).map_err(wrong)?;
+    if schema > SCHEMA {
+        return Err(Unread::Later(schema));
     }
-    serde_json::from_slice(json).map(|body: Body| body.port).map_err(wrong)
+    serde_json::from_value(take(what)).map_err(wrong)
 }
 
 /// A state file appears whole under its name or not at all, so that a crash during the first start leaves nothing
@@ -314,6 +393,7 @@ mod tests {
     use super::*;
     use crate::config::Target;
     use crate::io::scratch::Scratch;
+    use crate::trust::record::Blob;
 
     fn record(name: &str) -> PortRecord {
         PortRecord {
@@ -330,6 +410,7 @@ mod tests {
             origin: Origin::Attach,
             netns: NetnsId { dev: 4, ino: 4_026_532_000 },
             via: Via::Process { pid: 42, started: 123_456 },
+            sequence: 3,
         }
     }
 
@@ -355,6 +436,26 @@ mod tests {
         drop(store);
         let store = Store::open(&path).unwrap();
         assert_eq!(store.ports(), [PortRecord { vni: 8, ..host }, bound]);
+    }
+
+    #[test]
+    fn what_trust_remembers_is_there_after_reopening_also_in_a_file_of_an_earlier_weft() {
+        let dir = Scratch::new();
+        // As an earlier weft left it: with a port, and without the table of trust.
+        Store::open(dir.path()).unwrap().put(&record("a")).unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        assert!(store.take_trust().is_empty());
+        let (token, ledger) = (Record::Token("weft1:x".into()), Record::Ledger(Blob(vec![1, 2, 3])));
+        store.put_trust(&token).unwrap();
+        store.put_trust(&Record::Ledger(Blob(vec![9]))).unwrap();
+        store.put_trust(&ledger).unwrap();
+        drop(store);
+        let mut store = Store::open(dir.path()).unwrap();
+        assert_eq!((store.take_trust(), names(&store)), (vec![ledger.clone(), token], vec!["a"]));
+        store.forget_trust("token").unwrap();
+        store.forget_trust("nothing").unwrap();
+        drop(store);
+        assert_eq!(Store::open(dir.path()).unwrap().take_trust(), [ledger]);
     }
 
     #[test]
@@ -399,7 +500,9 @@ mod tests {
     fn a_file_of_a_later_weft_or_another_program_is_refused() {
         let dir = Scratch::new();
         let store = Store::open(dir.path()).unwrap();
-        store.change(|table| table.insert("a", br#"{"schema":2,"whatever":[]}"#.as_slice()).map(drop)).unwrap();
+        store
+            .change(PORTS, |table| table.insert("a", br#"{"schema":2,"whatever":[]}"#.as_slice()).map(drop))
+            .unwrap();
         drop(store);
         assert!(matches!(Store::open(dir.path()), Err(StoreError::Later { schema: 2, .. })));
 

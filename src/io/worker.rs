@@ -5,12 +5,15 @@
 //! what was not read to its end within the budget stays on the ready list; no TAP and no socket can starve another.
 
 use super::outbox::{Notice, Outbox, PortTable};
+use super::stream::StreamQueue;
 use super::udp::{ReceiveBatch, UdpSockets};
+use crate::switch::counters::Drop as DropReason;
 use crate::switch::ids::PortId;
 use crate::switch::staging::{Merge, Staging};
 use crate::switch::{HEADROOM, Switch};
 use crate::wire::MAX_SUPER_FRAME;
 use crate::wire::vnet::{self, VnetHeader};
+use crate::wire::way;
 use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
 use mio::unix::SourceFd;
@@ -20,6 +23,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Tokens of the sockets and the waker; a port's token is its id behind them.
@@ -33,7 +37,7 @@ const TAP_BUDGET: usize = 64;
 /// of one container does not wait for the bulk of another. The last frame may exceed it.
 const TAP_BUDGET_BYTES: usize = 256 * 1024;
 /// What is opened before a flush: a receive batch of full trains, and what reassembly adds.
-const STAGING_BYTES: usize = 640 * 1024;
+pub(super) const STAGING_BYTES: usize = 640 * 1024;
 
 /// How long a worker with nothing to do looks on before it sleeps, yielding to whoever has. Waking a thread whose core has
 /// halted takes longer than this, and an answer often comes sooner; an idle host pays nothing, as only traffic wakes it.
@@ -44,13 +48,24 @@ pub fn port_token(id: PortId) -> Token {
     Token(id.0 as usize + FIRST_PORT)
 }
 
+/// Starts a thread of the data plane.
+pub(super) fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let run = move || {
+        // A daemon without its data plane would look alive and forward nothing: end it, to be started again.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+            std::process::abort();
+        }
+    };
+    std::thread::Builder::new().name(name).spawn(run)
+}
+
 /// What control keeps of a running worker.
 pub struct WorkerHandle {
     /// To register TAPs with.
     pub registry: Registry,
     waker: Arc<Waker>,
     stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl WorkerHandle {
@@ -97,6 +112,7 @@ impl Worker {
         sockets: Arc<UdpSockets>,
         table: Arc<ArcSwap<PortTable>>,
         notices: Sender<Notice>,
+        streams: Option<StreamQueue>,
         merge: Merge,
     ) -> io::Result<WorkerHandle> {
         let poll = Poll::new()?;
@@ -108,7 +124,7 @@ impl Worker {
             }
         }
         let stop = Arc::new(AtomicBool::new(false));
-        let outbox = Outbox::new(switch.clone(), sockets.clone(), table.clone(), notices);
+        let outbox = Outbox::new(switch.clone(), sockets.clone(), table.clone(), streams, notices);
         let worker = Self {
             switch,
             sockets,
@@ -123,13 +139,7 @@ impl Worker {
             stop: stop.clone(),
         };
         let name = format!("weft-data-{number}");
-        let run = move || {
-            // A daemon without its data plane would look alive and forward nothing: end it, to be started again.
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run())).is_err() {
-                std::process::abort();
-            }
-        };
-        let thread = std::thread::Builder::new().name(name).spawn(run)?;
+        let thread = spawn(name, || worker.run())?;
         Ok(WorkerHandle { registry, waker, stop, thread: Some(thread) })
     }
 
@@ -193,6 +203,11 @@ impl Worker {
             }
         };
         for train in self.receive.trains() {
+            // Port 0 is what names the other ways; a sender that forges it is after one of them.
+            if !way::is_underlay(&train.from) {
+                self.outbox.count(DropReason::ForgedSource, 1);
+                continue;
+            }
             let (staging, out) = (&mut self.staging, &mut self.outbox);
             self.switch.underlay_input(now, train.from, train.bytes, train.stride, staging, out);
         }
@@ -262,7 +277,8 @@ mod tests {
         let table = Arc::new(ArcSwap::new(ports));
         let (notices, _) = crossbeam::channel::bounded(1);
         let worker =
-            Worker::start(0, Arc::new(switch), Arc::new(sockets), table.clone(), notices, Merge::Nothing).unwrap();
+            Worker::start(0, Arc::new(switch), Arc::new(sockets), table.clone(), notices, None, Merge::Nothing)
+                .unwrap();
         table.store(Arc::new(PortTable::default()));
         worker.wake();
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -1,20 +1,21 @@
 //! What the underlay carries, seen with AF_PACKET: is it WireGuard and nothing else?
 //!
 //! [`judge`] is a pure function over one frame. ARP, neighbour discovery and multicast listener reports are how hosts
-//! find each other and are well; so is a UDP datagram between two WireGuard ports that begins like a WireGuard
-//! message. Everything else is a finding. A super-frame of the kernel shows as one large datagram, of which the first
+//! find each other and are well, and so are the beacons by which weft members do; so is a UDP datagram between two
+//! WireGuard ports that begins like a WireGuard message. Everything else is a finding. A super-frame of the kernel shows as one large datagram, of which the first
 //! message is looked at. Besides, no frame may contain the marker, which the tour sends through the overlay in plain.
 //!
 //! Memory is bounded: frames are judged as they come, counts are kept, and the first few findings are described.
 
 use super::Stop;
+use crate::io::lan;
 use crate::io::netns::Netns;
 use crate::wire::ethernet::Frame;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -272,6 +273,9 @@ fn judge_udp(datagram: &[u8], ports: &[u16], from: IpAddr, to: IpAddr) -> Verdic
         return Verdict::Finding(format!("a cut UDP header {from} → {to}"));
     };
     let [source, destination] = [0, 2].map(|at| u16::from_be_bytes([header[at], header[at + 1]]));
+    if lan::is_beacon(&SocketAddr::new(to, destination), payload) {
+        return Verdict::Neighbours("LAN beacons");
+    }
     let kind = match payload {
         [kind, 0, 0, 0, ..] if ports.contains(&source) && ports.contains(&destination) => *kind,
         _ => 0,
@@ -343,6 +347,11 @@ mod tests {
         assert_eq!(judge(&v6(58, &[135, 0]), &PORTS), Verdict::Neighbours("neighbour discovery"));
         let report = [58, 0, 5, 2, 0, 0, 1, 0, 143, 0];
         assert_eq!(judge(&v6(0, &report), &PORTS), Verdict::Neighbours("multicast listener reports"));
+        let mut beacon = v4(17, 0, &udp(9338, 9338, &[&b"weft\x01\x01"[..], &[1; 22]].concat()));
+        beacon[30..34].copy_from_slice(&[239, 255, 93, 38]);
+        assert_eq!(judge(&beacon, &PORTS), Verdict::Neighbours("LAN beacons"));
+        beacon[33] ^= 1;
+        assert!(matches!(judge(&beacon, &PORTS), Verdict::Finding(_)), "to another group");
         let arp = [&[0xff; 12][..], &[8, 6, 0, 1]].concat();
         assert_eq!(judge(&arp, &PORTS), Verdict::Neighbours("ARP"));
     }

@@ -79,7 +79,8 @@ impl Files {
 pub(super) struct PeerEntry {
     pub(super) name: String,
     pub(super) public_key: PublicKey,
-    pub(super) address: IpAddr,
+    /// Where it is, if the file says so.
+    pub(super) address: Option<IpAddr>,
 }
 
 /// The text of a daemon's configuration file.
@@ -106,9 +107,11 @@ pub(super) fn config(spec: &LabSpec, name: &str, files: &Files, peers: &[PeerEnt
     }
     for peer in peers {
         let (name, public_key) = (&peer.name, peer.public_key);
-        let endpoint = SocketAddr::new(peer.address, LISTEN_PORT);
         let _ = writeln!(text, "\n[[peer]]\nname = \"{name}\"\npublic_key = \"{public_key}\"");
-        let _ = writeln!(text, "endpoints = [\"{endpoint}\"]\n{}", spec.extra_peer);
+        if let Some(address) = peer.address {
+            let _ = writeln!(text, "endpoints = [\"{}\"]", SocketAddr::new(address, LISTEN_PORT));
+        }
+        let _ = writeln!(text, "{}", spec.extra_peer);
     }
     text.push_str(&spec.extra_config);
     text

@@ -72,9 +72,9 @@ pub struct Host {
     pub name: String,
     /// Its namespace.
     pub netns: Netns,
-    /// Its IPv4 address on the underlay.
+    /// Its IPv4 address on the underlay; unspecified when it has none.
     pub v4: Ipv4Addr,
-    /// Its IPv6 address on the underlay.
+    /// Its IPv6 address on the underlay; unspecified when it has none.
     pub v6: Ipv6Addr,
     /// Its daemon's files.
     pub files: Files,
@@ -115,8 +115,20 @@ impl Host {
             Ok(Container { netns: fresh(&name)?, name, network: network.clone(), v4, v6, link_local: None })
         });
         let containers = containers.collect::<Result<_, LabError>>()?;
-        let (v4, v6) = spec::host_addresses(h);
+        let (v4, v6) = spec.addresses(h).or_unspecified();
         Ok(Self { name, netns, v4, v6, files, public_key, containers, daemon: None })
+    }
+}
+
+impl Host {
+    /// Namespaces as after a reboot: new ones, with nothing in them. The files stay.
+    pub(super) fn renew(&mut self) -> Result<(), LabError> {
+        self.netns = fresh(&self.name)?;
+        for container in &mut self.containers {
+            container.netns = fresh(&container.name)?;
+            container.link_local = None;
+        }
+        Ok(())
     }
 }
 

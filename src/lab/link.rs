@@ -1,13 +1,15 @@
 //! What an impaired link does to frames: loss, duplication, reordering, delay, a silent size limit, cut cables.
 //!
-//! [`Impairment`] is a value. Frames and `now` go in, deliveries and the next deadline come out; chance comes from a
-//! seed, so a run can be repeated. It behaves like a switch with one host per socket: a frame for a known station
-//! goes there, all others go everywhere but back, and each copy meets its own fate. The thread around it, which has
-//! the clock and the TAPs, is [`super::wire`].
+//! [`Impairment`] is a value, and a [`Medium`]. Frames and `now` go in, deliveries and the next deadline come out;
+//! chance comes from a seed, so a run can be repeated. It behaves like a switch with one host per socket: a frame for
+//! a known station goes there, all others go everywhere but back, and each copy meets its own fate. The thread around
+//! it, which has the clock and the TAPs, is [`super::wire`].
 //!
 //! Without `reorder` every way from one host to another keeps its order, also under jitter: jitter that overtakes
 //! would make the two settings one.
 
+use super::line::Line;
+use super::wire::Medium;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,8 +18,6 @@ use std::time::{Duration, Instant};
 /// Bytes that may be under way at once, all ways together: a second of 1 Gbit/s. What comes beyond is lost, as it
 /// would be in a router's queue.
 const MAX_QUEUED_BYTES: usize = 128 << 20;
-/// How long a frame chosen for reordering is held back at most: enough for dozens of frames to overtake it.
-const MAX_HOLD: Duration = Duration::from_millis(4);
 /// Length of an Ethernet header, which a path MTU does not count.
 const ETHERNET: usize = 14;
 
@@ -35,6 +35,8 @@ pub struct LinkSettings {
     pub delay: Duration,
     /// At most this much is added to the delay, evenly distributed.
     pub jitter: Duration,
+    /// Bits a second that pass each way; what comes faster waits, and is lost when it would wait too long.
+    pub rate: Option<u64>,
     /// The largest IP packet that passes, in bytes. Larger ones vanish and nobody is told: the path MTU black hole
     /// of a firewall that drops ICMP.
     pub max_packet: Option<usize>,
@@ -52,8 +54,9 @@ impl std::fmt::Display for LinkSettings {
         let times = [("under way", self.delay), ("more by chance", self.jitter)];
         let times = times.iter().filter(|(_, time)| !time.is_zero());
         let times = times.map(|(what, time)| format!("{} ms {what}", time.as_secs_f64() * 1e3));
+        let rate = self.rate.map(|rate| format!("{} kbit/s", rate / 1000));
         let size = self.max_packet.map(|most| format!("packets up to {most} bytes"));
-        let all: Vec<String> = shares.chain(times).chain(size).collect();
+        let all: Vec<String> = shares.chain(times).chain(rate).chain(size).collect();
         f.write_str(if all.is_empty() { "nothing lost or late" } else { "" })?;
         f.write_str(&all.join(", "))
     }
@@ -100,8 +103,8 @@ pub struct Impairment {
     queue: BTreeMap<(Instant, u64), Delivery>,
     queued_bytes: usize,
     entered: u64,
-    /// When the last frame of each way (from, to) that keeps the order arrives.
-    last_arrival: BTreeMap<(usize, usize), Instant>,
+    /// Each way (from, to).
+    lines: BTreeMap<(usize, usize), Line>,
     counts: LinkCounts,
 }
 
@@ -115,7 +118,7 @@ impl Impairment {
             queue: BTreeMap::new(),
             queued_bytes: 0,
             entered: 0,
-            last_arrival: BTreeMap::new(),
+            lines: BTreeMap::new(),
             counts: LinkCounts::default(),
         }
     }
@@ -130,8 +133,32 @@ impl Impairment {
         self.counts
     }
 
-    /// Takes a frame from a host and decides what becomes of it. What is no Ethernet frame is ignored.
-    pub fn input(&mut self, now: Instant, from: usize, frame: &[u8]) {
+    fn send(&mut self, now: Instant, from: usize, to: usize, frame: &Arc<[u8]>) {
+        let settings = &self.settings;
+        let pair = (from.min(to), from.max(to));
+        if settings.cut_hosts.contains(&from)
+            || settings.cut_hosts.contains(&to)
+            || settings.cut_pairs.contains(&pair)
+        {
+            self.counts.cut += 1;
+            return;
+        }
+        let line = self.lines.entry((from, to)).or_default();
+        let arrivals = line.pass(now, frame.len(), &self.settings, &mut self.random, &mut self.counts);
+        for arrival in arrivals {
+            if self.queued_bytes + frame.len() > MAX_QUEUED_BYTES {
+                self.counts.overflowed += 1;
+                continue;
+            }
+            self.entered += 1;
+            self.queued_bytes += frame.len();
+            self.queue.insert((arrival, self.entered), Delivery { to, frame: frame.clone() });
+        }
+    }
+}
+
+impl Medium for Impairment {
+    fn input(&mut self, now: Instant, from: usize, frame: &[u8]) {
         let (Some(destination), Some(source)) = (frame.first_chunk::<6>(), address(frame, 6)) else { return };
         if from >= self.stations.len() {
             return;
@@ -154,13 +181,11 @@ impl Impairment {
         }
     }
 
-    /// When there is something to put out next.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&self) -> Option<Instant> {
         self.queue.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// The next frame that has arrived by `now`.
-    pub fn output(&mut self, now: Instant) -> Option<Delivery> {
+    fn output(&mut self, now: Instant) -> Option<Delivery> {
         let entry = self.queue.first_entry()?;
         if entry.key().0 > now {
             return None;
@@ -169,46 +194,6 @@ impl Impairment {
         self.queued_bytes -= delivery.frame.len();
         self.counts.delivered += 1;
         Some(delivery)
-    }
-
-    fn send(&mut self, now: Instant, from: usize, to: usize, frame: &Arc<[u8]>) {
-        let settings = &self.settings;
-        let pair = (from.min(to), from.max(to));
-        if settings.cut_hosts.contains(&from)
-            || settings.cut_hosts.contains(&to)
-            || settings.cut_pairs.contains(&pair)
-        {
-            self.counts.cut += 1;
-            return;
-        }
-        if self.random.happens(settings.loss) {
-            self.counts.lost += 1;
-            return;
-        }
-        if self.random.happens(settings.duplicate) {
-            self.counts.duplicated += 1;
-            self.schedule(now, from, to, frame);
-        }
-        self.schedule(now, from, to, frame);
-    }
-
-    fn schedule(&mut self, now: Instant, from: usize, to: usize, frame: &Arc<[u8]>) {
-        if self.queued_bytes + frame.len() > MAX_QUEUED_BYTES {
-            self.counts.overflowed += 1;
-            return;
-        }
-        let mut arrival = now + self.settings.delay + self.random.up_to(self.settings.jitter);
-        if self.random.happens(self.settings.reorder) {
-            self.counts.reordered += 1;
-            arrival += self.random.up_to(MAX_HOLD);
-        } else {
-            let last = self.last_arrival.entry((from, to)).or_insert(arrival);
-            arrival = arrival.max(*last);
-            *last = arrival;
-        }
-        self.entered += 1;
-        self.queued_bytes += frame.len();
-        self.queue.insert((arrival, self.entered), Delivery { to, frame: frame.clone() });
     }
 }
 
@@ -235,11 +220,11 @@ impl Random {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn happens(&mut self, per_cent: f64) -> bool {
+    pub(super) fn happens(&mut self, per_cent: f64) -> bool {
         per_cent > 0.0 && self.share() * 100.0 < per_cent
     }
 
-    fn up_to(&mut self, most: Duration) -> Duration {
+    pub(super) fn up_to(&mut self, most: Duration) -> Duration {
         if most.is_zero() { most } else { most.mul_f64(self.share()) }
     }
 }

@@ -4,7 +4,7 @@
 //!            h1                       h2                          one namespace per host
 //!   ┌──────────────────┐     ┌──────────────────┐
 //!   │ weft up  weft0…  │     │ weft up          │                  the real binary, one process per host
-//!   │   │        eth0──┼──┬──┼──eth0            │                  underlay: a bridge, or the impaired wire
+//!   │   │        eth0──┼──┬──┼──eth0            │                  underlay: a bridge, an impaired wire, an internet
 //!   └───┼──────────────┘  │  └───┼──────────────┘
 //!   ┌───┴────┐ ┌────────┐ │  ┌───┴────┐ ┌────────┐
 //!   │ eth1   │ │ eth1   │ │  │ eth1   │ │ eth1   │                one namespace per container, TAPs attached over
@@ -26,6 +26,8 @@ pub mod daemon;
 pub mod datagrams;
 pub mod generator;
 pub mod host;
+pub mod internet;
+mod line;
 pub mod link;
 pub mod ping;
 pub mod privileges;
@@ -33,9 +35,12 @@ pub mod process;
 pub mod registry;
 pub mod report;
 pub mod scale;
+pub mod scenes;
 pub mod spec;
 pub mod supervise;
+pub mod topology;
 pub mod tour;
+mod trouble;
 pub mod underlay;
 pub mod wire;
 
@@ -49,11 +54,11 @@ use crate::io::netns::Netns;
 use crate::wire::cidr::Cidr;
 use daemon::{Daemon, PeerEntry};
 pub use host::{Container, Host};
-use link::{LinkCounts, LinkSettings};
+use link::LinkCounts;
 use registry::{ContainerState, HostState, LabState, RunDir};
-use spec::{CONTAINER_IFNAME, LabSpec};
+use spec::{CONTAINER_IFNAME, Discovery, LabSpec};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -203,8 +208,7 @@ impl Lab {
         let netnses = hosts.iter().map(|host| host.netns.try_clone()).collect::<io::Result<Vec<_>>>();
         let underlay = Underlay::build(&spec, &netnses.map_err(LabError::io("hold the hosts' namespaces"))?)?;
         for h in 0..hosts.len() {
-            let others = hosts.iter().filter(|other| other.name != hosts[h].name);
-            let peers: Vec<_> = others.map(|other| peer_entry(&spec, other)).collect();
+            let peers = peer_entries(&spec, &hosts, h + 1);
             let host = &mut hosts[h];
             let path = host.files.config();
             let text = daemon::config(&spec, &host.name, &host.files, &peers);
@@ -297,38 +301,12 @@ impl Lab {
         Ok((status, begun.elapsed()))
     }
 
-    /// Plugs or pulls the underlay cable of host `h`.
-    ///
-    /// # Errors
-    /// The kernel refused.
-    pub fn set_cable(&self, h: usize, plugged: bool) -> Result<(), LabError> {
-        self.underlay.set_cable(h, plugged)
-    }
-
-    /// Moves host `h` to other underlay addresses in 192.0.2.0/24 and 2001:db8::/64. Nobody is told.
-    ///
-    /// # Errors
-    /// The kernel refused, or the underlay is the impaired wire.
-    pub fn readdress(&mut self, h: usize, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<(), LabError> {
-        let host = &mut self.hosts[h - 1];
-        self.underlay.readdress(&host.netns, h, v4, v6, self.spec.underlay_mtu)?;
-        (host.v4, host.v6) = (v4, v6);
-        Ok(())
-    }
-
-    /// Changes what the impaired wire does to frames.
-    ///
-    /// # Errors
-    /// The underlay is a bridge.
-    pub fn change_link(&self, change: impl FnOnce(&mut LinkSettings)) -> Result<(), LabError> {
-        self.underlay.change_link(change)
-    }
-
-    /// What became of the frames on the impaired wire; nothing of a bridge.
+    /// What became of the frames on the lab's own wire; nothing of a bridge.
     pub fn link_counts(&self) -> LinkCounts {
         match &self.underlay {
             Underlay::Bridge { .. } => LinkCounts::default(),
-            Underlay::Impaired(wire) => wire.counts(),
+            Underlay::Impaired(wire) => wire.with(|impairment| impairment.counts()),
+            Underlay::Routed(wire) => wire.with(|internet| internet.counts().lines),
         }
     }
 
@@ -336,7 +314,7 @@ impl Lab {
     pub fn underlay_netns(&self) -> Option<&Netns> {
         match &self.underlay {
             Underlay::Bridge { netns } => Some(netns),
-            Underlay::Impaired(_) => None,
+            Underlay::Impaired(_) | Underlay::Routed(_) => None,
         }
     }
 
@@ -391,9 +369,18 @@ impl Drop for Lab {
     }
 }
 
-fn peer_entry(spec: &LabSpec, host: &Host) -> PeerEntry {
-    let address = if spec.ipv6_underlay { host.v6.into() } else { host.v4.into() };
-    PeerEntry { name: host.name.clone(), public_key: host.public_key, address }
+/// What the file of host `h` says of the others.
+fn peer_entries(spec: &LabSpec, hosts: &[Host], h: usize) -> Vec<PeerEntry> {
+    if spec.discovery == Discovery::Authority {
+        return Vec::new();
+    }
+    let others = (1..).zip(hosts).filter(|(other, _)| *other != h);
+    let entry = |(other, host): (usize, &Host)| PeerEntry {
+        name: host.name.clone(),
+        public_key: host.public_key,
+        address: spec.endpoint(h, other),
+    };
+    others.map(entry).collect()
 }
 
 fn host_state(host: &Host) -> HostState {

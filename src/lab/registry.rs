@@ -40,7 +40,7 @@ pub struct HostState {
     pub name: String,
     /// Number of the file in the lab's process that is its namespace.
     pub netns_fd: i32,
-    /// Its addresses on the underlay.
+    /// Its addresses on the underlay; unspecified where it has none.
     pub v4: Ipv4Addr,
     /// See `v4`.
     pub v6: Ipv6Addr,
@@ -71,17 +71,25 @@ pub struct ContainerState {
     pub link_local: Option<Ipv6Addr>,
 }
 
+impl HostState {
+    /// Those of its addresses that it has.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [IpAddr::V4(self.v4), IpAddr::V6(self.v6)].into_iter().filter(|address| !address.is_unspecified())
+    }
+}
+
 impl LabState {
     /// Whether the process that holds the lab lives.
     pub fn is_alive(&self) -> bool {
         start_time(self.pid).is_some_and(|started| started == self.started)
     }
 
-    /// The IPv4 address of the host or container called `name`.
+    /// The address of the host or container called `name`: IPv4, unless it has none.
     pub fn address(&self, name: &str) -> Option<IpAddr> {
-        let hosts = self.hosts.iter().map(|host| (&host.name, host.v4));
-        let containers = self.hosts.iter().flat_map(|host| &host.containers).map(|found| (&found.name, found.v4));
-        hosts.chain(containers).find(|(known, _)| *known == name).map(|(_, address)| address.into())
+        let hosts = self.hosts.iter().filter_map(|host| Some((&host.name, host.addresses().next()?)));
+        let containers = self.hosts.iter().flat_map(|host| &host.containers);
+        let containers = containers.map(|found| (&found.name, found.v4.into()));
+        hosts.chain(containers).find(|(known, _)| *known == name).map(|(_, address)| address)
     }
 
     /// Whether it was named in full, like `h1` or `h1/c1`: the namespace's file, and the host's socket for a host.

@@ -2,8 +2,9 @@
 
 use super::LabError;
 use super::link::LinkSettings;
+use super::topology::{Addresses, Topology};
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// Hosts of one lab: the fourth byte of 192.0.2.N names the host, and each has a daemon that needs memory.
@@ -30,9 +31,11 @@ pub struct LabSpec {
     pub networks: Vec<NetworkSpec>,
     /// What connects the hosts.
     pub underlay: Underlay,
+    /// What each daemon's file says of the others.
+    pub discovery: Discovery,
     /// Whether the daemons reach each other by IPv6 rather than IPv4. The hosts have both kinds of address.
     pub ipv6_underlay: bool,
-    /// MTU of the hosts' `eth0`.
+    /// MTU of the hosts' `eth0`; on a routed underlay each site has its own.
     pub underlay_mtu: u16,
     /// Keys of `[offload]` to switch off.
     pub offload_off: Vec<String>,
@@ -66,6 +69,21 @@ pub enum Underlay {
     Bridge,
     /// The lab's own wire, which can lose, delay and reorder; chance comes from the seed.
     Impaired(LinkSettings, u64),
+    /// Sites behind NATs and firewalls, joined by an internet. Hosts may lack an address family: its address is then
+    /// unspecified.
+    Routed(Topology),
+}
+
+/// What a daemon's file says of the other hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Discovery {
+    /// Who they are, and where those are that can be reached from outside.
+    #[default]
+    Full,
+    /// Who they are, and where the first is.
+    Seed,
+    /// Nothing: whoever joins is vouched for by an authority.
+    Authority,
 }
 
 impl LabSpec {
@@ -79,6 +97,7 @@ impl LabSpec {
             hosts,
             networks: vec![network],
             underlay: Underlay::Bridge,
+            discovery: Discovery::Full,
             ipv6_underlay: false,
             underlay_mtu: 1500,
             offload_off: Vec::new(),
@@ -86,6 +105,37 @@ impl LabSpec {
             extra_node: String::new(),
             extra_peer: String::new(),
             weft: PathBuf::from("/proc/self/exe"),
+        }
+    }
+
+    /// As [`LabSpec::new`], with the hosts of a topology.
+    pub fn routed(name: impl Into<String>, topology: Topology, containers: usize) -> Self {
+        let hosts = topology.hosts();
+        Self { underlay: Underlay::Routed(topology), ..Self::new(name, hosts, containers) }
+    }
+
+    /// The addresses of host `h` (from 1) on the underlay; without a gateway where all is one segment.
+    pub fn addresses(&self, h: usize) -> Addresses {
+        match &self.underlay {
+            Underlay::Routed(topology) => topology.addresses(h),
+            Underlay::Bridge | Underlay::Impaired(..) => {
+                let (v4, v6) = host_addresses(h);
+                Addresses { v4: Some((v4, None)), v6: Some((v6, None)) }
+            }
+        }
+    }
+
+    /// Which address of host `to` stands in the file of host `from`, if any.
+    pub(super) fn endpoint(&self, from: usize, to: usize) -> Option<IpAddr> {
+        if self.discovery == Discovery::Seed && to != 1 {
+            return None;
+        }
+        match &self.underlay {
+            Underlay::Routed(topology) => topology.address_of(from, to, self.ipv6_underlay),
+            Underlay::Bridge | Underlay::Impaired(..) => {
+                let (v4, v6) = host_addresses(to);
+                Some(if self.ipv6_underlay { v6.into() } else { v4.into() })
+            }
         }
     }
 
@@ -102,6 +152,9 @@ impl LabSpec {
         }
         if self.underlay_mtu < 1280 {
             return refuse(format!("an underlay needs an MTU of at least 1280, not {}", self.underlay_mtu));
+        }
+        if let Underlay::Routed(topology) = &self.underlay {
+            topology.check(self.hosts)?;
         }
         super::registry::check_name(&self.name)
     }

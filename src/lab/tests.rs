@@ -1,9 +1,12 @@
 //! The lab without daemons: what hosts see of each other over the bridge and over the impaired wire.
 
 #![allow(clippy::unwrap_used)]
+use super::link::LinkSettings;
 use super::ping::{PingError, Pinger};
+use super::topology::{Site, Topology};
 use super::*;
 use crate::io::skip;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::AtomicUsize;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -134,4 +137,57 @@ fn the_daemons_files_are_valid_whatever_the_lab_is_like() {
         assert_eq!(config.peers[0].public_key, lab.host(1).public_key);
         assert!(!config.offload.tap_tso && !config.offload.udp_gro && config.offload.udp_segment);
     }
+}
+
+fn udp(netns: &Netns, address: &str) -> std::net::UdpSocket {
+    let socket = netns.run(|| std::net::UdpSocket::bind(address)).unwrap().unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket
+}
+
+#[test]
+fn the_kernels_of_hosts_meet_through_nats_and_firewalls_as_far_as_these_let_them() {
+    use internet::firewall::FirewallSettings;
+    use internet::nat::NatSettings;
+    let topology = Topology::new([
+        Site::public([1]),
+        Site::behind(NatSettings::default(), [2, 3]),
+        Site::guarded(FirewallSettings::closed(), [4]),
+        Site { v4: false, ..Site::public([5]) },
+    ]);
+    let Some(lab) = laid(|spec| {
+        (spec.hosts, spec.underlay) = (5, spec::Underlay::Routed(topology));
+    }) else {
+        return;
+    };
+    let ping = |from: usize, to: IpAddr, patience| {
+        Pinger::open(&lab.host(from).netns, to, None).and_then(|mut pinger| pinger.until(1400, patience))
+    };
+    let (public, closed, sixth) = (lab.host(1), lab.host(4), lab.host(5));
+    ping(2, public.v4.into(), SOON).unwrap();
+    ping(3, public.v4.into(), SOON).unwrap();
+    ping(2, lab.host(3).v4.into(), SOON).unwrap();
+    ping(4, public.v6.into(), SOON).unwrap();
+    ping(1, closed.v4.into(), BRIEF).unwrap_err();
+    ping(1, closed.v6.into(), BRIEF).unwrap_err();
+    ping(5, public.v6.into(), SOON).unwrap();
+    ping(5, public.v4.into(), BRIEF).unwrap_err();
+    assert_eq!((sixth.v4, lab.host(2).v6), (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED));
+
+    // The kernel learns from a router that talks, and TCP goes through the NAT whole.
+    lab.change_site(1, |site| site.line.max_packet = Some(1300)).unwrap();
+    let (from, to) = (&lab.host(2).netns, &public.netns);
+    let address = (public.v4, 0).into();
+    let bulk = generator::bulk_tcp(from, to, address, 1, Duration::from_millis(300), &Stop::default()).unwrap();
+    assert!(bulk.bytes > 100_000, "{bulk:?}");
+    lab.change_site(9, |_| {}).unwrap_err();
+
+    // An answer finds its way in while nobody else's does.
+    let (inside, outside) = (udp(from, "0.0.0.0:500"), udp(to, "0.0.0.0:600"));
+    inside.send_to(b"hello", (public.v4, 600)).unwrap();
+    let mut buffer = [0; 64];
+    let (length, seen) = outside.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], seen), (&b"hello"[..], "198.51.100.2:500".parse().unwrap()));
+    outside.send_to(b"yourself", seen).unwrap();
+    assert_eq!(inside.recv_from(&mut buffer).unwrap().1, (public.v4, 600).into());
 }

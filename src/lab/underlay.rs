@@ -1,4 +1,5 @@
-//! What connects the hosts of a lab: a kernel bridge in a namespace of its own, or the lab's impaired wire.
+//! What connects the hosts of a lab: a kernel bridge in a namespace of its own, the lab's impaired wire, or an internet
+//! with sites, NATs and firewalls ([`super::topology`]) on that same wire.
 //!
 //! ```text
 //!   h1            h2            h3       namespaces of the hosts
@@ -8,17 +9,23 @@
 //! ```
 
 use super::LabError;
-use super::link::LinkSettings;
+use super::internet::{self, Internet};
+use super::link::{Impairment, LinkSettings};
 use super::spec::{self, HOST_IFNAME, LabSpec};
-use super::wire::Wire;
+use super::topology::{Addresses, Topology};
+use super::wire::{Medium, Wire};
 use crate::io::netlink::{Netlink, NetlinkError};
 use crate::io::netns::Netns;
 use crate::wire::cidr::Cidr;
+use crate::wire::ethernet::Mac;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 /// The bridge's name in the underlay's namespace.
 const BRIDGE: &str = "br0";
+/// How long an interface may take to go once nobody holds it.
+const UNPLUGGED: Duration = Duration::from_secs(5);
 
 /// The running underlay.
 #[derive(Debug)]
@@ -29,7 +36,9 @@ pub enum Underlay {
         netns: Netns,
     },
     /// The impaired wire.
-    Impaired(Wire),
+    Impaired(Wire<Impairment>),
+    /// An internet.
+    Routed(Wire<Internet>),
 }
 
 impl Underlay {
@@ -55,15 +64,45 @@ impl Underlay {
                 Self::Bridge { netns }
             }
             spec::Underlay::Impaired(settings, seed) => {
-                let wire = Wire::start(hosts, HOST_IFNAME, settings.clone(), *seed);
-                Self::Impaired(wire.map_err(LabError::io("make the underlay's wire"))?)
+                let impairment = Impairment::new(hosts.len(), settings.clone(), *seed);
+                Self::Impaired(Wire::start(hosts, HOST_IFNAME, impairment).map_err(wire_failed())?)
+            }
+            spec::Underlay::Routed(topology) => {
+                let internet = Internet::new(topology.clone());
+                Self::Routed(Wire::start(hosts, HOST_IFNAME, internet).map_err(wire_failed())?)
             }
         };
         for (i, host) in hosts.iter().enumerate() {
-            let (v4, v6) = spec::host_addresses(i + 1);
-            address(host, v4, v6, spec.underlay_mtu)?;
+            underlay.address(spec, host, i + 1)?;
         }
         Ok(underlay)
+    }
+
+    /// Brings the `eth0` of host `h` up with its addresses.
+    fn address(&self, spec: &LabSpec, host: &Netns, h: usize) -> Result<(), LabError> {
+        let site = match &spec.underlay {
+            spec::Underlay::Routed(topology) => topology.site_of(h).and_then(|site| topology.sites.get(site - 1)),
+            spec::Underlay::Bridge | spec::Underlay::Impaired(..) => None,
+        };
+        let mtu = site.map_or(spec.underlay_mtu, |site| site.mtu);
+        // An internet knows its hosts by their MAC addresses.
+        address(host, spec.addresses(h), mtu, site.map(|_| internet::host_mac(h)))
+    }
+
+    /// Connects host `h` (from 1) anew: its namespace or its place is another.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(super) fn replace(&mut self, spec: &LabSpec, host: &Netns, h: usize) -> Result<(), LabError> {
+        match self {
+            Self::Bridge { netns } => {
+                unplug(netns, h)?;
+                plug(netns, host, h, spec.underlay_mtu)?;
+            }
+            Self::Impaired(wire) => replug(wire, host, h)?,
+            Self::Routed(wire) => replug(wire, host, h)?,
+        }
+        self.address(spec, host, h)
     }
 
     /// Plugs or pulls the cable of host `h` (from 1). Its interface stays, only the carrier goes.
@@ -77,7 +116,8 @@ impl Underlay {
                 if plugged { netlink.set_up(port) } else { netlink.set_down(port) }
             }),
             Self::Impaired(wire) => {
-                wire.change(|link| {
+                wire.with(|impairment| {
+                    let link = impairment.settings_mut();
                     if plugged {
                         link.cut_hosts.remove(&(h - 1));
                     } else {
@@ -85,6 +125,29 @@ impl Underlay {
                     }
                 });
                 Ok(())
+            }
+            Self::Routed(_) => self.change_topology(|topology| {
+                if plugged {
+                    topology.unplugged.remove(&h);
+                } else {
+                    topology.unplugged.insert(h);
+                }
+            }),
+        }
+    }
+
+    /// Changes sites, boxes and lines of an internet.
+    ///
+    /// # Errors
+    /// The underlay is none.
+    pub fn change_topology(&self, change: impl FnOnce(&mut Topology)) -> Result<(), LabError> {
+        match self {
+            Self::Routed(wire) => {
+                wire.with(|internet| internet.change(change));
+                Ok(())
+            }
+            Self::Bridge { .. } | Self::Impaired(_) => {
+                Err(LabError::Refused("only a routed underlay has sites: give the lab a topology".to_owned()))
             }
         }
     }
@@ -97,32 +160,63 @@ impl Underlay {
     pub fn readdress(&self, host: &Netns, h: usize, v4: Ipv4Addr, v6: Ipv6Addr, mtu: u16) -> Result<(), LabError> {
         let Self::Bridge { netns } = self else {
             return Err(LabError::Refused(
-                "hosts on the impaired wire keep their addresses: use the bridge".to_owned(),
+                "hosts on the lab's own wire keep their addresses: use the bridge".to_owned(),
             ));
         };
-        inside(netns, "replace the underlay's cable", |netlink| {
-            let port = index(netlink, &format!("h{h}"))?;
-            netlink.delete(port)
-        })?;
+        unplug(netns, h)?;
         plug(netns, host, h, mtu)?;
-        address(host, v4, v6, mtu)
+        address(host, Addresses { v4: Some((v4, None)), v6: Some((v6, None)) }, mtu, None)
     }
 
     /// Changes what the impaired wire does.
     ///
     /// # Errors
-    /// The underlay is a bridge.
+    /// The underlay is another.
     pub fn change_link(&self, change: impl FnOnce(&mut LinkSettings)) -> Result<(), LabError> {
         match self {
             Self::Bridge { .. } => {
                 Err(LabError::Refused("a bridge cannot be impaired: use the impaired wire".to_owned()))
             }
             Self::Impaired(wire) => {
-                wire.change(change);
+                wire.with(|impairment| change(impairment.settings_mut()));
                 Ok(())
+            }
+            Self::Routed(_) => {
+                Err(LabError::Refused("each site of a topology has a line of its own: change that".to_owned()))
             }
         }
     }
+}
+
+/// Gives host `h` another interface on the wire, once the one it had is gone.
+fn replug<M: Medium>(wire: &mut Wire<M>, host: &Netns, h: usize) -> Result<(), LabError> {
+    wire.replug(h - 1, None, HOST_IFNAME).map_err(wire_failed())?;
+    let deadline = Instant::now() + UNPLUGGED;
+    while inside(host, "look for a host's interface", |netlink| netlink.link(HOST_IFNAME))?.is_some() {
+        if Instant::now() > deadline {
+            return Err(LabError::Refused(format!("the {HOST_IFNAME} of h{h} does not go away")));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    wire.replug(h - 1, Some(host), HOST_IFNAME).map_err(wire_failed())
+}
+
+fn wire_failed() -> impl FnOnce(io::Error) -> LabError {
+    LabError::io("make the underlay's wire")
+}
+
+/// Takes away the bridge's end of a host's cable, and the host's with it.
+fn unplug(underlay: &Netns, h: usize) -> Result<(), LabError> {
+    inside(underlay, "replace the underlay's cable", |netlink| {
+        // The namespace that held the other end may have taken it along already.
+        match netlink.link(&format!("h{h}"))? {
+            Some(port) => match netlink.delete(port.index) {
+                Err(error) if error.is(libc::ENODEV) => Ok(()),
+                outcome => outcome,
+            },
+            None => Ok(()),
+        }
+    })
 }
 
 /// Lays a cable between the bridge and a host.
@@ -137,14 +231,24 @@ fn plug(underlay: &Netns, host: &Netns, h: usize, mtu: u16) -> Result<(), LabErr
     })
 }
 
-/// Brings a host's `eth0` up with its addresses.
-fn address(host: &Netns, v4: Ipv4Addr, v6: Ipv6Addr, mtu: u16) -> Result<(), LabError> {
+/// Brings a host's `eth0` up with its addresses, and routes where it has gateways.
+fn address(host: &Netns, addresses: Addresses, mtu: u16, mac: Option<Mac>) -> Result<(), LabError> {
     inside(host, "address a host", |netlink| {
         let eth0 = index(netlink, HOST_IFNAME)?;
+        if let Some(mac) = mac {
+            netlink.set_mac(eth0, mac)?;
+        }
         netlink.set_mtu(eth0, mtu.into())?;
         netlink.set_up(eth0)?;
-        netlink.add_address(eth0, Cidr { address: IpAddr::V4(v4), prefix: 24 }, true)?;
-        netlink.add_address(eth0, Cidr { address: IpAddr::V6(v6), prefix: 64 }, true)
+        let v4 = addresses.v4.map(|(v4, gateway)| (Cidr { address: v4.into(), prefix: 24 }, gateway.map(IpAddr::V4)));
+        let v6 = addresses.v6.map(|(v6, gateway)| (Cidr { address: v6.into(), prefix: 64 }, gateway.map(IpAddr::V6)));
+        for (cidr, gateway) in v4.into_iter().chain(v6) {
+            netlink.add_address(eth0, cidr, true)?;
+            if let Some(gateway) = gateway {
+                netlink.add_route(None, gateway, eth0)?;
+            }
+        }
+        Ok(())
     })
 }
 

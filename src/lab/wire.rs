@@ -1,10 +1,11 @@
-//! The impaired wire: one thread that carries frames between the TAPs the hosts have for `eth0`.
+//! The lab's own wire: one thread that carries frames between the TAPs the hosts have for `eth0`.
 //!
-//! All decisions are [`Impairment`]'s; this is the dull shell with the clock and the file descriptors. The TAPs are
-//! plain (no virtio-net header), so the kernel segments before it hands a frame over and what the thread sees is
-//! what a cable would carry. They live as long as the wire: its end takes the interfaces with it.
+//! All decisions are those of a [`Medium`], a switch that can lose or an internet with NATs; this is the dull shell
+//! with the clock and the file descriptors. The TAPs are plain (no virtio-net header), so the kernel segments before
+//! it hands a frame over and what the thread sees is what a cable would carry. They live as long as the wire, unless
+//! a host is given another: its end takes the interfaces with it.
 
-use super::link::{Impairment, LinkCounts, LinkSettings};
+use super::link::Delivery;
 use crate::io::netns::Netns;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -18,82 +19,124 @@ use std::time::{Duration, Instant};
 const READ_BATCH: usize = 64;
 /// The largest frame a TAP without virtio-net header hands over.
 const MAX_FRAME: usize = 65_535 + 14;
-/// How long the thread sleeps at most; [`Wire::drop`] wakes it at once.
+/// How long the thread sleeps at most; whoever has something for it wakes it at once.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// What is between the hosts: frames and the time go in, frames and the next deadline come out. Hosts are counted from
+/// 0.
+pub trait Medium: Send + 'static {
+    /// Takes a frame from a host.
+    fn input(&mut self, now: Instant, from: usize, frame: &[u8]);
+    /// When there is something to put out next.
+    fn next_deadline(&self) -> Option<Instant>;
+    /// The next frame that has arrived by `now`.
+    fn output(&mut self, now: Instant) -> Option<Delivery>;
+}
+
+/// What the thread shares with those who change something.
+#[derive(Debug)]
+struct Shared<M> {
+    medium: M,
+    /// TAPs to be taken in the place of those the thread has.
+    replaced: Vec<(usize, Option<File>)>,
+    over: bool,
+}
 
 /// A running wire. Dropping it stops the thread and removes the interfaces.
 #[derive(Debug)]
-pub struct Wire {
-    link: Arc<Mutex<Impairment>>,
-    /// Writing to it ends the thread.
-    stop: File,
+pub struct Wire<M: Medium> {
+    shared: Arc<Mutex<Shared<M>>>,
+    /// Writing to it wakes the thread.
+    wake: File,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Wire {
+impl<M: Medium> Wire<M> {
     /// Makes an interface `ifname` in every namespace of `hosts` and carries frames between them.
     ///
     /// # Errors
     /// No /dev/net/tun, no permission, or no thread.
-    pub fn start(hosts: &[Netns], ifname: &str, settings: LinkSettings, seed: u64) -> io::Result<Self> {
-        let taps = hosts.iter().map(|host| host.run(|| open_tap(ifname))?).collect::<io::Result<Vec<_>>>()?;
-        let link = Arc::new(Mutex::new(Impairment::new(taps.len(), settings, seed)));
-        let stop = event()?;
-        let (of_thread, wake) = (link.clone(), stop.try_clone()?);
-        let run = move || carry(&of_thread, taps, &wake);
+    pub fn start(hosts: &[Netns], ifname: &str, medium: M) -> io::Result<Self> {
+        let taps = hosts.iter().map(|host| host.run(|| open_tap(ifname))?.map(Some));
+        let taps = taps.collect::<io::Result<Vec<_>>>()?;
+        let shared = Arc::new(Mutex::new(Shared { medium, replaced: Vec::new(), over: false }));
+        let wake = event()?;
+        let (of_thread, woken) = (shared.clone(), wake.try_clone()?);
+        let run = move || carry(&of_thread, taps, &woken);
         let thread = std::thread::Builder::new().name("lab-wire".into()).spawn(run)?;
-        Ok(Self { link, stop, thread: Some(thread) })
+        Ok(Self { shared, wake, thread: Some(thread) })
     }
 
-    /// Changes what the wire does to frames that come in from now on.
-    pub fn change(&self, change: impl FnOnce(&mut LinkSettings)) {
-        change(lock(&self.link).settings_mut());
+    /// Looks at the medium, or changes it for frames that come in from now on.
+    pub fn with<T>(&self, job: impl FnOnce(&mut M) -> T) -> T {
+        job(&mut lock(&self.shared).medium)
     }
 
-    /// What became of frames so far.
-    pub fn counts(&self) -> LinkCounts {
-        lock(&self.link).counts()
+    /// Gives host `number` an interface `ifname` in another namespace, or none; the one it had is gone.
+    ///
+    /// # Errors
+    /// No /dev/net/tun or no permission. The host keeps what it had.
+    pub fn replug(&mut self, number: usize, host: Option<&Netns>, ifname: &str) -> io::Result<()> {
+        let tap = host.map(|host| host.run(|| open_tap(ifname))?).transpose()?;
+        lock(&self.shared).replaced.push((number, tap));
+        self.wake.write_all(&1u64.to_ne_bytes())
     }
 }
 
-impl Drop for Wire {
+impl<M: Medium> Drop for Wire<M> {
     fn drop(&mut self) {
-        // A counter at its limit could refuse this; ours is written once.
-        let _ = self.stop.write_all(&1u64.to_ne_bytes());
+        lock(&self.shared).over = true;
+        // A counter at its limit would refuse this; ours is read each time.
+        let _ = self.wake.write_all(&1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn lock(link: &Mutex<Impairment>) -> MutexGuard<'_, Impairment> {
-    link.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<M>(shared: &Mutex<Shared<M>>) -> MutexGuard<'_, Shared<M>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn carry(link: &Mutex<Impairment>, mut taps: Vec<File>, stop: &File) {
+fn carry<M: Medium>(shared: &Mutex<Shared<M>>, mut taps: Vec<Option<File>>, mut woken: &File) {
     let mut buffer = vec![0u8; MAX_FRAME];
-    let mut ready: Vec<libc::pollfd> = std::iter::once(stop)
-        .chain(&taps)
-        .map(|file| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 })
-        .collect();
+    let mut ready = polled(&taps, woken);
     loop {
-        let deadline = lock(link).next_deadline();
-        if wait(&mut ready, deadline).is_err() || ready[0].revents != 0 {
+        let deadline = lock(shared).medium.next_deadline();
+        if wait(&mut ready, deadline).is_err() {
             return;
         }
-        let mut link = lock(link);
-        for (from, tap) in taps.iter_mut().enumerate() {
+        let mut shared = lock(shared);
+        if ready[0].revents != 0 {
+            // What was counted does not matter: everything there is to know is in `shared`.
+            let _ = woken.read(&mut [0; 8]);
+            if shared.over {
+                return;
+            }
+            for (number, tap) in shared.replaced.split_off(0) {
+                taps[number] = tap;
+            }
+            ready = polled(&taps, woken);
+        }
+        for (from, tap) in taps.iter_mut().enumerate().filter_map(|(from, tap)| Some((from, tap.as_mut()?))) {
             for _ in 0..READ_BATCH {
                 // EAGAIN: nothing more. EIO: the host has taken the interface down. Both are over for this round.
                 let Ok(length) = tap.read(&mut buffer) else { break };
-                link.input(Instant::now(), from, &buffer[..length]);
+                shared.medium.input(Instant::now(), from, &buffer[..length]);
             }
         }
-        while let Some(delivery) = link.output(Instant::now()) {
-            // A host whose queue is full or whose interface is down loses the frame, as on any cable.
-            let _ = taps[delivery.to].write(&delivery.frame);
+        while let Some(delivery) = shared.medium.output(Instant::now()) {
+            // A host whose queue is full, whose interface is down or that is off loses the frame, as on any cable.
+            let _ = taps[delivery.to].as_mut().map(|tap| tap.write(&delivery.frame));
         }
     }
+}
+
+/// What the thread waits for: to be woken, and a frame from any TAP. poll(2) passes over those that are not there.
+fn polled(taps: &[Option<File>], woken: &File) -> Vec<libc::pollfd> {
+    let files = taps.iter().map(|tap| tap.as_ref().map_or(-1, File::as_raw_fd));
+    let all = std::iter::once(woken.as_raw_fd()).chain(files);
+    all.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect()
 }
 
 /// Sleeps until something can be read or `deadline` is there.

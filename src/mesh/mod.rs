@@ -1,4 +1,4 @@
-//! What members tell each other: who they are, which networks they have, and how large a packet crosses between them.
+//! What members tell each other of themselves, and over which way they reach each other.
 //!
 //! [`Mesh`] is a value that the control plane drives: sessions going up and down, messages that came out of tunnels
 //! and the time go in; packets for tunnels, news and a deadline come out. Messages travel inside the tunnels, so
@@ -6,38 +6,59 @@
 //!
 //! *Hello* carries a member's capabilities, its networks and its incarnation, a number made up at each start. It is
 //! sent when a session comes up and when the networks change, then wants an answer and is repeated until one comes;
-//! and every [`HELLO_EVERY`] as a reminder. A peer that never sent one is not weft (a stock WireGuard host) or has
-//! not spoken yet. *Probe* and *probe ack* find the path's MTU and round-trip time ([`path`]).
+//! and every [`HELLO_EVERY`] as a reminder, as long as the tunnel carries frames or the peer is to be kept at hand: idle
+//! tunnels are left to end. A peer that never sent one is not weft (a stock WireGuard host) or has not spoken yet.
+//! *Probe* and *probe ack* find which ways to a peer work ([`paths`]) and how large a packet crosses ([`path`]); *punch*
+//! opens NATs.
 //!
 //! What a peer said outlives its session: a session that comes back a second later continues where it was. It does
-//! not outlive [`GREETING_LASTS`] of silence in a session: whoever has the peer's key by then may be no weft, and would
-//! get frames with checksums left to it that it does not finish.
+//! not outlive [`GREETING_LASTS`] of silence while the tunnel is used: whoever has the peer's key by then may be no weft, and
+//! would get frames with checksums left to it that it does not finish.
 //!
 //! `P` is whatever the caller names peers by. Time is what has passed since the daemon started.
 
+pub mod beacon;
+pub mod document;
+pub mod facts;
+pub mod fetch;
+pub mod gossip;
+pub mod graph;
+pub mod ledger;
+pub mod listeners;
+pub mod membership;
+pub mod outbox;
 pub mod path;
+pub mod paths;
+mod peer;
+pub mod pulse;
+mod reflexive;
+pub mod ring;
+pub mod stations;
+pub mod store;
 #[cfg(test)]
 mod tests;
 
+pub use reflexive::Nat;
+
+use crate::wire::cidr::Cidr;
 use crate::wire::message::{self, Message};
 use crate::wire::vxlan::{IPV4_LEN, UDP_LEN};
 use crate::wire::{UNDERLAY_OVERHEAD_V4, UNDERLAY_OVERHEAD_V6, WIREGUARD_OVERHEAD};
-use path::{Basis, PathMtu};
+use path::Basis;
+use paths::{Act, Kind, PathView, RelayRoute, Source};
+use peer::{Hello, Peer};
+use reflexive::Reflexive;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// How often a member says hello while a session is up. It also keeps a NAT's mapping open (RFC 4787 REQ-5: 2 min).
 pub const HELLO_EVERY: Duration = Duration::from_secs(15);
 /// How long a greeting holds without another hello in a session: three reminders and their way may be lost.
 pub const GREETING_LASTS: Duration = Duration::from_secs(50);
-/// When a hello that wants an answer is first repeated; the pause doubles …
-const FIRST_HELLO_PAUSE: Duration = Duration::from_secs(1);
-/// … up to this, for a peer that never said hello.
-const LAST_HELLO_PAUSE: Duration = Duration::from_secs(60);
-/// Messages heeded per peer and second. The busiest second of an honest peer, its search for the path's MTU over a
-/// fast link, has about twenty.
-pub const MAX_MESSAGES_PER_SECOND: u32 = 64;
+/// Messages heeded per peer and second. The busiest second of an honest peer, in which it probes all ways since it
+/// doubts the one it uses, and answers that we do the same, has about eighty.
+pub const MAX_MESSAGES_PER_SECOND: u32 = 128;
 /// Messages that wait to be taken; more are lost, as the network may lose them. Enough for a hello and a probe to
 /// each of two thousand peers at once.
 const MAX_QUEUED: usize = 4096;
@@ -48,7 +69,7 @@ pub fn inner_limit(path_mtu: u16, underlay_v6: bool) -> usize {
     usize::from(path_mtu).saturating_sub(underlay + WIREGUARD_OVERHEAD)
 }
 
-/// What the control plane knows of the way to a peer.
+/// What the control plane knows of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     /// Our tunnel address.
@@ -57,8 +78,8 @@ pub struct Link {
     pub theirs: Ipv4Addr,
     /// The MTU of the underlay path, where the configuration has it.
     pub path_mtu: Option<u16>,
-    /// Whether the peer's endpoint is an IPv6 address.
-    pub underlay_v6: bool,
+    /// Where its tunnel leads, if anywhere.
+    pub endpoint: Option<SocketAddr>,
 }
 
 /// What a peer said of itself.
@@ -87,6 +108,8 @@ pub struct PeerView<'a> {
     pub expected_limit: usize,
     /// Smoothed round-trip time, once measured.
     pub round_trip: Option<Duration>,
+    /// The way its tunnel uses.
+    pub way: Option<SocketAddr>,
 }
 
 /// What the control plane has to do.
@@ -100,12 +123,35 @@ pub enum Output<P> {
         packet: Vec<u8>,
         /// It must not be fragmented, whatever [`PeerView::inner_limit`] says: a probe in pieces proves nothing.
         whole: bool,
+        /// Over this way, without moving the tunnel's endpoint; otherwise wherever the tunnel leads.
+        via: Option<SocketAddr>,
     },
-    /// A peer's greeting or path MTU is another: publish [`Mesh::peer`].
+    /// A peer's greeting, way or path MTU is another: publish [`Mesh::peer`].
     Changed {
         /// Which.
         peer: P,
     },
+    /// The peer's tunnel uses this way until it is told otherwise. Comes again for the way in use while that answers but
+    /// nothing else is heard over it: the peer's frames, which come over another, shall not move the tunnel there.
+    Choose {
+        /// Whose tunnel.
+        peer: P,
+        /// Which way.
+        way: SocketAddr,
+    },
+    /// The peer's tunnel follows the peer, as WireGuard's do.
+    Release {
+        /// Whose tunnel.
+        peer: P,
+    },
+    /// Nothing better than a stream reaches the peer: try to make a TCP connection with its host, and say
+    /// [`Mesh::stream_up`] when there is one. Comes again every 10 seconds while that is so.
+    WantStream {
+        /// Which.
+        peer: P,
+    },
+    /// Others see us at other addresses than before: see [`Mesh::observed`].
+    Observed,
 }
 
 /// See the head of this file.
@@ -114,29 +160,26 @@ pub struct Mesh<P> {
     us: Greeting,
     peers: BTreeMap<P, Peer>,
     changed: BTreeSet<P>,
-    /// Messages to be sent, with the size of the inner packet where that matters.
-    queue: VecDeque<(P, Message, Option<usize>)>,
+    reflexive: Reflexive<P>,
+    observed: bool,
+    /// Whether punches are sent and heeded.
+    punches: bool,
+    /// Prefixes that tunnels lead to.
+    inside: Vec<Cidr>,
+    queue: VecDeque<Queued<P>>,
 }
 
+/// What is to be taken by [`Mesh::poll_output`].
 #[derive(Debug)]
-struct Peer {
-    link: Link,
-    up: bool,
-    greeting: Option<Greeting>,
-    /// When it last said hello, or had the first chance to.
-    greeted: Duration,
-    path: PathMtu,
-    hello: Hello,
-    /// The second in which messages are being counted, and their number.
-    heeded: (u64, u32),
-}
-
-/// When the next hello is sent.
-#[derive(Debug, Clone, Copy)]
-struct Hello {
-    due: Duration,
-    /// `Some` while the last one wants an answer: how long to wait for it.
-    unanswered: Option<Duration>,
+enum Queued<P> {
+    /// A message, with the size of the inner packet where that matters.
+    Message {
+        peer: P,
+        message: Message,
+        size: Option<usize>,
+        via: Option<SocketAddr>,
+    },
+    Output(Output<P>),
 }
 
 impl<P: Copy + Ord> Mesh<P> {
@@ -146,6 +189,10 @@ impl<P: Copy + Ord> Mesh<P> {
             us: Greeting { capabilities, networks: Vec::new(), incarnation },
             peers: BTreeMap::new(),
             changed: BTreeSet::new(),
+            reflexive: Reflexive::new(),
+            observed: false,
+            punches: true,
+            inside: Vec::new(),
             queue: VecDeque::new(),
         }
     }
@@ -160,68 +207,112 @@ impl<P: Copy + Ord> Mesh<P> {
         }
     }
 
+    /// The prefixes of our networks: no way of the underlay leads there, whoever says so.
+    pub fn set_inside(&mut self, prefixes: Vec<Cidr>) {
+        self.inside = prefixes;
+    }
+
     /// Adds a peer, without a session yet; one that is there begins anew.
     pub fn add_peer(&mut self, id: P, link: Link) {
-        let path = PathMtu::new(link.path_mtu);
-        let hello = Hello::wanting_an_answer(Duration::ZERO);
-        let greeted = Duration::ZERO;
-        self.peers.insert(id, Peer { link, up: false, greeting: None, greeted, path, hello, heeded: (0, 0) });
+        self.peers.insert(id, Peer::new(link));
     }
 
     /// Removes a peer and everything known of it.
     pub fn remove_peer(&mut self, id: P) {
         self.peers.remove(&id);
         self.changed.remove(&id);
+        self.reflexive.forget(id);
+    }
+
+    /// Our own underlay addresses with our port, to be told to peers with which a NAT has to be opened.
+    pub fn set_local(&mut self, addresses: &[SocketAddr]) {
+        self.reflexive.set_local(addresses);
+    }
+
+    /// Tells no peer our addresses, and heeds none that a peer tells, to open a NAT.
+    pub fn forgo_punching(&mut self) {
+        self.punches = false;
+    }
+
+    /// The ways that `source` knows to a peer; what it knew before and does not name is forgotten.
+    pub fn set_candidates(&mut self, now: Duration, id: P, source: Source, ways: &[SocketAddr]) {
+        self.with_peer(now, id, |peer| peer.paths.set_candidates(now, source, ways));
+    }
+
+    /// The way to a peer through other members, if there is one.
+    pub fn set_relay(&mut self, now: Duration, id: P, route: Option<RelayRoute>) {
+        self.with_peer(now, id, |peer| peer.paths.set_relay(now, route));
+    }
+
+    /// There is a TCP connection with the peer's host, `way` of [`crate::wire::way::stream`].
+    pub fn stream_up(&mut self, now: Duration, id: P, way: SocketAddr) {
+        self.with_peer(now, id, |peer| peer.paths.stream_up(now, way));
+    }
+
+    /// It ended.
+    pub fn stream_down(&mut self, now: Duration, id: P, way: SocketAddr) {
+        self.with_peer(now, id, |peer| peer.paths.stream_down(now, way));
+    }
+
+    /// Whether a peer is to be kept at hand: its session is kept alive and its ways are looked after though it is idle.
+    pub fn set_keep(&mut self, now: Duration, id: P, kept: bool) {
+        self.with_peer(now, id, |peer| {
+            peer.kept = kept;
+            peer.paths.set_keep(kept);
+        });
     }
 
     /// A session with a peer was made. Not for renewals of a session that is up.
     pub fn session_up(&mut self, now: Duration, id: P) {
-        self.with_peer(now, id, |peer| {
-            if !peer.up {
-                peer.up = true;
-                peer.greeted = now;
-                peer.path.start(now);
-                peer.hello = Hello::wanting_an_answer(now);
-            }
-        });
+        self.with_peer(now, id, |peer| peer.session_up(now));
     }
 
     /// A peer's session has ended.
     pub fn session_down(&mut self, id: P) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.up = false;
-            peer.path.stop();
+            peer.paths.session_down();
         }
     }
 
-    /// A peer's endpoint is another one: nothing is known of the path there.
-    pub fn rerouted(&mut self, now: Duration, id: P, underlay_v6: bool) {
-        let before = self.peers.get(&id).map(|peer| peer.link.underlay_v6);
-        self.with_peer(now, id, |peer| {
-            peer.link.underlay_v6 = underlay_v6;
-            if peer.up {
-                peer.path.start(now);
-            }
-        });
-        if before.is_some_and(|before| before != underlay_v6) {
-            self.changed.insert(id);
-        }
+    /// There is no session with a peer, and somebody waits for one. To be said again as long as that is so.
+    pub fn trying(&mut self, now: Duration, id: P) {
+        self.with_peer(now, id, |peer| peer.paths.trying(now));
     }
 
-    /// The tunnel carried frames since this was last said. The path is watched more closely then ([`path`]).
+    /// A peer's tunnel leads there, as it is when nobody chose it, or when the peer was heard from elsewhere after
+    /// silence. Said of a way that was chosen it has no effect.
+    pub fn rerouted(&mut self, now: Duration, id: P, endpoint: Option<SocketAddr>) {
+        self.with_peer(now, id, |peer| peer.paths.rerouted(now, endpoint));
+    }
+
+    /// The tunnel carried frames of ours since this was last said.
     pub fn used(&mut self, now: Duration, id: P) {
-        self.with_peer(now, id, |peer| peer.path.used(now));
+        self.with_peer(now, id, |peer| peer.paths.used(now));
     }
 
-    /// The kernel refused a datagram because its underlay packet, of `size` bytes with all headers, was too large.
-    pub fn too_big(&mut self, now: Duration, id: P, size: u16) {
-        self.with_peer(now, id, |peer| peer.path.too_big(now, size));
+    /// Something authentic came over `way` since this was last said; `frames` tells whether frames were among it.
+    pub fn heard(&mut self, now: Duration, id: P, way: SocketAddr, frames: bool) {
+        self.with_peer(now, id, |peer| peer.paths.heard(now, way, frames));
     }
 
-    /// Takes in a message: the UDP payload of a packet to [`crate::wire::MESH_PORT`] out of a peer's tunnel. One
-    /// that is malformed, too much, or from nobody we know has no effect. One may come before
+    /// What the counters of a peer's data say since its session began: packets received, lost, and out of order.
+    pub fn reception(&mut self, now: Duration, id: P, received: u64, lost: u64, reordered: u64) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.paths.reception(now, received, lost, reordered);
+        }
+    }
+
+    /// The kernel refused a datagram over `way` because its underlay packet, of `size` bytes with all headers, was too
+    /// large.
+    pub fn too_big(&mut self, now: Duration, id: P, way: SocketAddr, size: u16) {
+        self.with_peer(now, id, |peer| peer.paths.too_big(now, way, size));
+    }
+
+    /// Takes in a message: the UDP payload of a packet to [`crate::wire::MESH_PORT`] out of a peer's tunnel, and the way
+    /// it came over. One that is malformed, too much, or from nobody we know has no effect. One may come before
     /// [`Mesh::session_up`].
-    pub fn input(&mut self, now: Duration, id: P, payload: &[u8]) {
+    pub fn input(&mut self, now: Duration, id: P, from: SocketAddr, payload: &[u8]) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if !peer.heeds(now) {
             return;
@@ -236,17 +327,34 @@ impl<P: Copy + Ord> Mesh<P> {
                     self.changed.insert(id);
                 }
                 if reply_wanted {
-                    self.queue(id, self.us.hello(false), None);
+                    let via = peer.paths.via();
+                    self.queue(id, self.us.hello(false), None, via);
                 }
+                self.with_peer(now, id, |peer| peer.greeted(now));
             }
             Ok(Message::Probe { token }) => {
                 let size = u16::try_from(payload.len() + IPV4_LEN + UDP_LEN).unwrap_or(u16::MAX);
-                self.queue(id, Message::ProbeAck { token, size }, None);
+                let seen = (Kind::of(from, peer.link.theirs) == Kind::Direct).then_some(from);
+                self.queue(id, Message::ProbeAck { token, size, seen }, None, Some(from));
+                self.with_peer(now, id, |peer| peer.paths.probed(now, from));
             }
-            Ok(Message::ProbeAck { token, .. }) => self.with_peer(now, id, |peer| {
-                peer.path.acked(now, token);
-            }),
-            Ok(Message::Unknown) | Err(_) => {}
+            Ok(Message::ProbeAck { token, seen, .. }) => {
+                let mut way = None;
+                let theirs = peer.link.theirs;
+                self.with_peer(now, id, |peer| way = peer.paths.acked(now, token));
+                if let (Some(way), Some(seen)) = (way, seen)
+                    && Kind::of(way, theirs) == Kind::Direct
+                {
+                    self.reflexive.saw(now, id, seen);
+                    self.observed |= self.reflexive.update(now);
+                }
+            }
+            Ok(Message::Punch { mut addresses, reply_wanted }) if self.punches => {
+                let is_inside = |ip| self.inside.iter().any(|prefix| prefix.contains(ip));
+                addresses.retain(|address| !address.ip().is_loopback() && !is_inside(address.ip()));
+                self.with_peer(now, id, |peer| peer.paths.punched(now, &addresses, reply_wanted));
+            }
+            Ok(Message::Punch { .. } | Message::Unknown) | Err(_) => {}
         }
     }
 
@@ -257,6 +365,7 @@ impl<P: Copy + Ord> Mesh<P> {
             self.with_peer(now, id, |peer| {
                 if peer.greeting_ends().is_some_and(|end| end <= now) {
                     peer.greeting = None;
+                    peer.paths.release();
                     peer.hello = Hello::wanting_an_answer(now);
                 }
             });
@@ -273,107 +382,112 @@ impl<P: Copy + Ord> Mesh<P> {
         if let Some(peer) = self.changed.pop_first() {
             return Some(Output::Changed { peer });
         }
+        if std::mem::take(&mut self.observed) {
+            return Some(Output::Observed);
+        }
         loop {
-            let (id, message, size) = self.queue.pop_front()?;
-            if let Some(Peer { link, up: true, .. }) = self.peers.get(&id) {
-                let packet = message::packet(&message, link.ours, link.theirs, size);
-                return Some(Output::Send { peer: id, packet, whole: size.is_some() });
+            match self.queue.pop_front()? {
+                Queued::Output(output) => return Some(output),
+                Queued::Message { peer, message, size, via } => {
+                    if let Some(Peer { link, up: true, .. }) = self.peers.get(&peer) {
+                        let packet = message::packet(&message, link.ours, link.theirs, size);
+                        return Some(Output::Send { peer, packet, whole: size.is_some(), via });
+                    }
+                }
             }
         }
     }
 
     /// What is known of a peer.
     pub fn peer(&self, id: P) -> Option<PeerView<'_>> {
-        let Peer { link, greeting, path, .. } = self.peers.get(&id)?;
+        let Peer { greeting, paths, .. } = self.peers.get(&id)?;
+        let (path_mtu, basis, inner_limit, expected_limit) = paths.mtu();
         Some(PeerView {
             greeting: greeting.as_ref(),
-            path_mtu: path.mtu(),
-            basis: path.basis(),
-            inner_limit: inner_limit(path.mtu(), link.underlay_v6),
-            expected_limit: inner_limit(path.expected(), link.underlay_v6),
-            round_trip: path.round_trip(),
+            path_mtu,
+            basis,
+            inner_limit,
+            expected_limit,
+            round_trip: paths.round_trip(),
+            way: paths.way(),
         })
+    }
+
+    /// All ways to a peer, the one in use first.
+    pub fn paths(&self, id: P) -> Vec<PathView> {
+        self.peers.get(&id).map(|peer| peer.paths.views()).unwrap_or_default()
+    }
+
+    /// Why a peer is not reached in a better way, in words; nothing if the way is direct, or there is none.
+    pub fn why_not_better(&self, now: Duration, id: P) -> Option<String> {
+        let why = self.peers.get(&id)?.paths.why_not_better(now)?;
+        Some(match self.nat() {
+            Nat::Dependent => format!("{why}; our NAT maps each destination to another port"),
+            _ => why,
+        })
+    }
+
+    /// Where a handshake with a peer is to be tried, the likeliest first.
+    pub fn handshake_candidates(&self, id: P) -> Vec<SocketAddr> {
+        self.peers.get(&id).map(|peer| peer.paths.handshake_candidates()).unwrap_or_default()
+    }
+
+    /// The addresses that peers see us at and that are not our own: to be announced.
+    pub fn observed(&self) -> &[SocketAddr] {
+        self.reflexive.told()
+    }
+
+    /// What stands between us and the underlay, as far as peers said what they see.
+    pub fn nat(&self) -> Nat {
+        self.reflexive.nat()
     }
 
     /// Changes a peer, then sends what became due and notes whether there is news of it.
     fn with_peer(&mut self, now: Duration, id: P, change: impl FnOnce(&mut Peer)) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let state = |peer: &Peer| (peer.path.mtu(), peer.path.expected(), peer.greeting.is_some());
+        let state = |peer: &Peer| (peer.paths.way(), peer.paths.mtu(), peer.greeting.is_some());
         let before = state(peer);
         change(peer);
-        let mut messages = Vec::new();
-        if peer.up && now >= peer.hello.due {
-            messages.push((self.us.hello(peer.hello.unanswered.is_some()), None));
+        peer.wake_or_rest(now);
+        peer.paths.tick(now);
+        let via = peer.paths.via();
+        let mut queued = Vec::new();
+        let send = |message, size, via| Queued::Message { peer: id, message, size, via };
+        let acts = peer.paths.take_acts();
+        if peer.hello_due().is_some_and(|due| due <= now) {
+            queued.push(send(self.us.hello(peer.hello.unanswered.is_some()), None, via));
             peer.hello.sent(now, peer.greeting.is_some());
         }
-        while let Some(probe) = peer.path.poll(now) {
-            let size = inner_limit(probe.size, peer.link.underlay_v6);
-            messages.push((Message::Probe { token: probe.token }, Some(size)));
+        for act in acts {
+            queued.push(match act {
+                Act::Probe { token, size, via } => {
+                    send(Message::Probe { token }, size.map(|(size, v6)| inner_limit(size, v6)), via)
+                }
+                Act::Punch { .. } if !self.punches => continue,
+                Act::Punch { reply_wanted } => {
+                    let mut addresses: Vec<SocketAddr> = self.reflexive.told().to_vec();
+                    addresses.extend(self.reflexive.local());
+                    addresses.truncate(message::MAX_ADDRESSES);
+                    send(Message::Punch { addresses, reply_wanted }, None, via)
+                }
+                Act::Choose(way) => Queued::Output(Output::Choose { peer: id, way }),
+                Act::Release => Queued::Output(Output::Release { peer: id }),
+                Act::WantStream => Queued::Output(Output::WantStream { peer: id }),
+            });
         }
         if state(peer) != before {
             self.changed.insert(id);
         }
-        for (message, size) in messages {
-            self.queue(id, message, size);
+        for queued in queued {
+            if self.queue.len() < MAX_QUEUED || matches!(queued, Queued::Output(_)) {
+                self.queue.push_back(queued);
+            }
         }
     }
 
-    fn queue(&mut self, id: P, message: Message, size: Option<usize>) {
+    fn queue(&mut self, peer: P, message: Message, size: Option<usize>, via: Option<SocketAddr>) {
         if self.queue.len() < MAX_QUEUED {
-            self.queue.push_back((id, message, size));
-        }
-    }
-}
-
-impl Peer {
-    /// Whether one more message may be heeded in this second.
-    fn heeds(&mut self, now: Duration) -> bool {
-        if self.heeded.0 != now.as_secs() {
-            self.heeded = (now.as_secs(), 0);
-        }
-        self.heeded.1 += 1;
-        self.heeded.1 <= MAX_MESSAGES_PER_SECOND
-    }
-
-    fn next_deadline(&self) -> Option<Duration> {
-        let hello = self.up.then_some(self.hello.due);
-        [hello, self.greeting_ends(), self.path.next_deadline()].into_iter().flatten().min()
-    }
-
-    fn greeting_ends(&self) -> Option<Duration> {
-        (self.up && self.greeting.is_some()).then_some(self.greeted + GREETING_LASTS)
-    }
-
-    fn is_due(&self, now: Duration) -> bool {
-        self.next_deadline().is_some_and(|due| due <= now)
-    }
-}
-
-impl Hello {
-    fn wanting_an_answer(now: Duration) -> Self {
-        Self { due: now, unanswered: Some(FIRST_HELLO_PAUSE) }
-    }
-
-    fn sent(&mut self, now: Duration, is_weft: bool) {
-        self.due = now + self.unanswered.unwrap_or(HELLO_EVERY);
-        let longest = if is_weft { HELLO_EVERY } else { LAST_HELLO_PAUSE };
-        self.unanswered = self.unanswered.map(|pause| (pause * 2).min(longest));
-    }
-
-    fn answered(&mut self, now: Duration) {
-        if self.unanswered.take().is_some() {
-            self.due = now + HELLO_EVERY;
-        }
-    }
-}
-
-impl Greeting {
-    fn hello(&self, reply_wanted: bool) -> Message {
-        Message::Hello {
-            capabilities: self.capabilities,
-            vnis: self.networks.clone(),
-            incarnation: self.incarnation,
-            reply_wanted,
+            self.queue.push_back(Queued::Message { peer, message, size, via });
         }
     }
 }

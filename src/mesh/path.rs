@@ -12,11 +12,11 @@
 //!                      Settled ──► Test ──── PROBES lost, pings too ───────────────┘
 //! ```
 //!
-//! *Search.* The likeliest sizes first, so that an ordinary path is known within one round trip: 1500, then
-//! [`CEILING`], then halving what [`CANDIDATES`] are left between the largest that passed and the smallest that did
-//! not. A size counts as too large after [`PROBES`] lost probes, if pings of the base size were answered meanwhile;
-//! loss can make that wrong, so the next larger size is tried again, after 15 s at first and at last every 600 s
-//! (PMTU_RAISE_TIMER).
+//! *Search.* The likeliest sizes first, so that an ordinary path is known within one round trip: what passed before, 1500,
+//! then [`CEILING`], then halving what [`CANDIDATES`] are left between the largest that passed and the smallest that did
+//! not. A size counts as too large after [`PROBES`] lost probes, more on a path that loses much
+//! ([`PathMtu::set_probes`]), if pings of the base size were answered meanwhile; loss can make that wrong, so the next
+//! larger size is tried again, after 15 s at first and at last every 600 s (PMTU_RAISE_TIMER).
 //!
 //! *Black holes.* The size in use is tested again every second while the tunnel carries frames. When [`PROBES`] such
 //! tests are lost the path falls back to the base at once and is searched again: some 2 s after it shrank, 4 at the
@@ -47,7 +47,8 @@ pub const CANDIDATES: [u16; 28] = [
 /// What nearly every path carries; tested before everything else.
 const LIKELIEST: u16 = 1500;
 
-/// Lost probes after which a size counts as too large (RFC 8899 §5.1.2, MAX_PROBES).
+/// Lost probes after which a size counts as too large (RFC 8899 §5.1.2, MAX_PROBES), on a path that loses little
+/// ([`PathMtu::set_probes`]).
 pub const PROBES: u32 = 3;
 /// How long the first, second and third probe of a test are waited for, unless one and a half round trips are longer.
 /// An answer to any of them is welcome until the last one's time is over: three times that.
@@ -58,10 +59,13 @@ const MAX_PATIENCE: Duration = Duration::from_millis(1500);
 /// The same for tests of the size in use, during which frames may be vanishing.
 const CONFIRM_PATIENCE: [Duration; PROBES as usize] =
     [Duration::from_millis(200), Duration::from_millis(300), Duration::from_millis(500)];
+/// The same for the further probes of a path that loses many.
+const FURTHER_PATIENCE: Duration = Duration::from_millis(250);
 /// How often the size in use is tested while the tunnel carries frames.
 const CONFIRM_IN_USE: Duration = Duration::from_secs(1);
-/// How often it is tested otherwise; it also measures the round trip.
-const CONFIRM_IDLE: Duration = Duration::from_secs(15);
+/// How often it is tested otherwise: what shrank meanwhile is found out when it is used, and a full-size probe to every
+/// neighbour is not cheap.
+const CONFIRM_IDLE: Duration = Duration::from_secs(60);
 /// How long frames may vanish on a path in use that shrank, its round trip being below 100 ms and nothing else being
 /// lost: the pause, the rest of a test that is under way, and the test that finds out.
 pub const DETECTION: Duration = Duration::from_millis(1000 + (300 + 600 + 1000) + (200 + 300 + 500));
@@ -75,8 +79,10 @@ const FIRST_PING: Duration = Duration::from_secs(1);
 const LAST_PING: Duration = Duration::from_secs(60);
 /// How often the round trip of a path with a configured MTU is measured.
 const PING_CONFIGURED: Duration = Duration::from_secs(15);
+/// The largest token.
+pub const MAX_TOKEN: u64 = 0x7fff_ffff;
 /// Probes whose answers are still welcome: all of one test and its pings, and a late one.
-const MAX_SENT: usize = 8;
+const MAX_SENT: usize = 40;
 
 /// A probe to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,8 @@ pub enum Basis {
     Probed,
     /// The peer answered no probe: it is the base.
     Assumed,
+    /// It is what the members that relay, or the stream, can carry.
+    Given,
 }
 
 /// See the head of this file.
@@ -104,6 +112,8 @@ pub struct PathMtu {
     configured: Option<u16>,
     /// The size in use.
     mtu: u16,
+    /// The largest size that ever passed: the likeliest when everything is to be found out again.
+    known: u16,
     /// The smallest size found not to pass in this search; above [`CEILING`] when there is none.
     too_large: u16,
     state: State,
@@ -113,6 +123,8 @@ pub struct PathMtu {
     ping: bool,
     sent: VecDeque<Sent>,
     next_token: u64,
+    /// Lost probes that make a size too large.
+    probes: u32,
     /// When any probe was last answered in this session.
     heard: Option<Duration>,
     /// Smoothed (RFC 6298 §2).
@@ -149,12 +161,14 @@ impl PathMtu {
         Self {
             configured,
             mtu: configured.unwrap_or(BASE),
+            known: LIKELIEST,
             too_large: u16::MAX,
             state: State::Off,
             searching: false,
             ping: false,
-            sent: VecDeque::with_capacity(MAX_SENT),
+            sent: VecDeque::new(),
             next_token: 1,
+            probes: PROBES,
             heard: None,
             round_trip: None,
             confirmed: Duration::ZERO,
@@ -164,7 +178,7 @@ impl PathMtu {
         }
     }
 
-    /// A session is up, or goes another way than before: nothing is known of the path.
+    /// A session is up, or goes this way from here on: what was known of the path is tested first, and not relied on.
     pub fn start(&mut self, now: Duration) {
         self.heard = None;
         self.round_trip = None;
@@ -177,11 +191,16 @@ impl PathMtu {
         }
     }
 
-    /// The session is gone.
+    /// The session is gone, or goes another way.
     pub fn stop(&mut self) {
         self.state = State::Off;
         self.ping = false;
         self.sent.clear();
+    }
+
+    /// How many probes in a row this path loses only once in a blue moon. At least [`PROBES`].
+    pub fn set_probes(&mut self, probes: u32) {
+        self.probes = probes.clamp(PROBES, MAX_SENT as u32 / 2);
     }
 
     /// The tunnel carries frames: the path is watched more closely.
@@ -207,11 +226,12 @@ impl PathMtu {
                 State::Settled if now >= self.raise_due => self.raise(now),
                 State::Settled => return None,
                 State::Test { due, .. } if now < due => return None,
-                State::Test { size, began, lost: PROBES, .. } => self.give_up(now, size, began),
+                State::Test { size, began, lost, .. } if lost >= self.probes => self.give_up(now, size, began),
                 State::Test { size, began, lost, .. } => {
                     let patience = self.round_trip.unwrap_or_default() * 3 / 2;
                     let least = if size == self.mtu { CONFIRM_PATIENCE } else { PATIENCE };
-                    let due = now + patience.clamp(least[lost as usize], MAX_PATIENCE);
+                    let least = least.get(lost as usize).copied().unwrap_or(FURTHER_PATIENCE);
+                    let due = now + patience.clamp(least, MAX_PATIENCE);
                     self.state = State::Test { size, began, lost: lost + 1, due };
                     self.ping = size > BASE && (lost > 0 || self.heard.is_none());
                     return Some(self.send(now, size));
@@ -241,6 +261,7 @@ impl PathMtu {
         match self.state {
             _ if size > self.mtu => {
                 self.mtu = size;
+                self.known = size;
                 self.search(now);
             }
             State::Test { size: tested, .. } if size >= tested && self.searching => self.search(now),
@@ -251,6 +272,14 @@ impl PathMtu {
             _ => {}
         }
         Some(round_trip)
+    }
+
+    /// Something else proves that the path works: what is unknown of it is found out without waiting.
+    pub fn wake(&mut self, now: Duration) {
+        if matches!(self.state, State::Ping { .. }) && self.configured.is_none() {
+            self.heard = Some(now);
+            if self.mtu == BASE { self.search(now) } else { self.test(now, self.mtu) }
+        }
     }
 
     /// The kernel refused to send a packet of `size` because the interface does not carry it (EMSGSIZE).
@@ -315,7 +344,7 @@ impl PathMtu {
 
     fn send(&mut self, now: Duration, size: u16) -> Probe {
         let probe = Probe { size, token: self.next_token };
-        self.next_token = self.next_token.wrapping_add(1);
+        self.next_token = self.next_token.wrapping_add(1) & MAX_TOKEN;
         if self.sent.len() == MAX_SENT {
             self.sent.pop_front();
         }
@@ -344,7 +373,8 @@ impl PathMtu {
             return self.test(now, self.mtu);
         }
         let open = || CANDIDATES.into_iter().filter(|&size| size > self.mtu && size < self.too_large);
-        let likely = [LIKELIEST, CEILING].into_iter().find(|&size| open().any(|candidate| candidate == size));
+        let likely =
+            [self.known, LIKELIEST, CEILING].into_iter().find(|&size| open().any(|candidate| candidate == size));
         if let Some(size) = likely.or_else(|| open().nth(open().count() / 2)) {
             return self.test(now, size);
         }
@@ -370,6 +400,9 @@ impl PathMtu {
         if size <= self.mtu {
             // Also when nothing is answered at all: then falling back costs nothing, as no frame passes either.
             self.fall_back(now);
+            if answered {
+                self.known = LIKELIEST;
+            }
         } else if answered {
             self.too_large = self.too_large.min(size);
         }

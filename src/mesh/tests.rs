@@ -13,8 +13,13 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 64, 0, 1), Ipv4Addr::new(100, 64, 0, 2)];
 
+/// Where member `n` is on the underlay.
+fn underlay(n: usize) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, n as u8], 51820))
+}
+
 fn link(from: usize) -> Link {
-    Link { ours: ADDRESSES[from], theirs: ADDRESSES[1 - from], path_mtu: None, underlay_v6: false }
+    Link { ours: ADDRESSES[from], theirs: ADDRESSES[1 - from], path_mtu: None, endpoint: Some(underlay(1 - from)) }
 }
 
 /// A packet on its way: arrival, a number for the order, receiver, bytes.
@@ -41,6 +46,7 @@ impl World {
         let members = [0, 1].map(|n| {
             let mut mesh = Mesh::new(1000 + n as u64, n as u32);
             mesh.add_peer(1 - n, link(n));
+            mesh.set_keep(Duration::ZERO, 1 - n, true);
             mesh
         });
         let mut world = Self {
@@ -84,7 +90,7 @@ impl World {
             self.now = next;
             if arrival == Some(next) {
                 let Reverse((_, _, to, packet)) = self.pipe.pop().unwrap();
-                self.members[to].input(next, 1 - to, &packet[HEADERS..]);
+                self.members[to].input(next, 1 - to, underlay(1 - to), &packet[HEADERS..]);
                 self.collect(to);
             }
         }
@@ -93,7 +99,7 @@ impl World {
     fn collect(&mut self, from: usize) {
         while let Some(output) = self.members[from].poll_output() {
             let Output::Send { peer, packet, .. } = output else {
-                self.changes[from] += 1;
+                self.changes[from] += u32::from(matches!(output, Output::Changed { .. }));
                 continue;
             };
             self.sent.push(self.now);
@@ -136,10 +142,8 @@ fn best(mtu: u16) -> u16 {
 
 /// The most messages sent within one second.
 fn busiest_second(sent: &[Duration]) -> usize {
-    sent.iter()
-        .map(|start| sent.iter().filter(|at| **at >= *start && **at < *start + SECOND).count())
-        .max()
-        .unwrap_or(0)
+    let until = |end: Duration| sent.partition_point(|at| *at < end);
+    sent.iter().enumerate().map(|(n, start)| until(*start + SECOND) - n).max().unwrap_or(0)
 }
 
 #[test]
@@ -247,8 +251,23 @@ fn a_peer_that_no_longer_says_hello_is_no_weft_until_it_does() {
     world.run_until(world.now + GREETING_LASTS + SECOND);
     assert!(world.members[0].peer(1).unwrap().greeting.is_none());
     world.mute = false;
-    world.run_until(world.now + LAST_HELLO_PAUSE + SECOND);
+    world.run_until(world.now + SECOND * 61);
     assert!(world.members[0].peer(1).unwrap().greeting.is_some());
+}
+
+#[test]
+fn a_greeting_ends_also_when_the_tunnel_is_used_only_now_and_then() {
+    let mut world = World::new(1500, 0, 12);
+    (0..2).for_each(|n| world.members[n].set_keep(world.now, 1 - n, false));
+    world.run_in_use(SECOND * 5, |_| ());
+    world.run_until(world.now + SECOND * 3600);
+    assert!(world.members[0].peer(1).unwrap().greeting.is_some(), "an idle tunnel is left alone");
+    world.mute = true;
+    for _ in 0..20 {
+        world.run_until(world.now + SECOND * 30);
+        world.run_in_use(SECOND, |_| ());
+    }
+    assert!(world.members[0].peer(1).unwrap().greeting.is_none());
 }
 
 #[test]
@@ -276,13 +295,14 @@ fn a_hostile_peer_is_heeded_only_so_often() {
     let (mut answers, mut changes) = (0, 0);
     for n in 1..10_000_u32 {
         let hello = Message::Hello { capabilities: 0, vnis: vec![n], incarnation: 0, reply_wanted: true };
-        mesh.input(SECOND, 1, &message::packet(&hello, ADDRESSES[1], ADDRESSES[0], None)[HEADERS..]);
-        mesh.input(SECOND, 1, &[0xff; 50]);
-        mesh.input(SECOND, 2, &[]);
+        mesh.input(SECOND, 1, underlay(1), &message::packet(&hello, ADDRESSES[1], ADDRESSES[0], None)[HEADERS..]);
+        mesh.input(SECOND, 1, underlay(1), &[0xff; 50]);
+        mesh.input(SECOND, 2, underlay(1), &[]);
         while let Some(output) = mesh.poll_output() {
             match output {
                 Output::Send { .. } => answers += 1,
                 Output::Changed { .. } => changes += 1,
+                _ => {}
             }
         }
     }
@@ -296,7 +316,7 @@ fn what_nobody_takes_away_does_not_pile_up() {
     mesh.session_up(SECOND, 1);
     let probe = message::packet(&Message::Probe { token: 1 }, ADDRESSES[1], ADDRESSES[0], Some(1000));
     for n in 0..100_000 {
-        mesh.input(SECOND + MS * n, 1, &probe[HEADERS..]);
+        mesh.input(SECOND + MS * n, 1, underlay(1), &probe[HEADERS..]);
     }
     assert_eq!(mesh.queue.len(), MAX_QUEUED);
 }
@@ -305,7 +325,8 @@ fn what_nobody_takes_away_does_not_pile_up() {
 fn a_probe_fills_its_size_exactly_over_either_family() {
     for (underlay_v6, overhead) in [(false, 32 + 28), (true, 32 + 48)] {
         let mut mesh = Mesh::new(1, 0);
-        mesh.add_peer(1, Link { underlay_v6, ..link(0) });
+        let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 51820));
+        mesh.add_peer(1, Link { endpoint: Some(if underlay_v6 { v6 } else { underlay(1) }), ..link(0) });
         mesh.session_up(SECOND, 1);
         let mut sizes = Vec::new();
         while let Some(output) = mesh.poll_output() {
@@ -324,9 +345,15 @@ fn a_probe_fills_its_size_exactly_over_either_family() {
 fn an_endpoint_of_the_other_family_is_another_path() {
     let mut world = World::new(1500, 0, 1);
     world.run_until(world.now + SECOND);
-    world.members[0].rerouted(world.now, 1, true);
+    let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 51820));
+    world.members[0].rerouted(world.now, 1, Some(v6));
+    let outputs: Vec<_> = std::iter::from_fn(|| world.members[0].poll_output()).collect();
+    assert_eq!(outputs, [Output::Choose { peer: 1, way: underlay(1) }], "the way that was chosen works");
+    world.mute = true;
+    world.run_in_use(SECOND * 3, |_| ());
+    world.members[0].rerouted(world.now, 1, Some(v6));
     let view = world.members[0].peer(1).unwrap();
-    assert_eq!((view.path_mtu, view.inner_limit), (BASE, 1200));
+    assert_eq!((view.path_mtu, view.inner_limit, view.way), (BASE, 1200, Some(v6)));
     assert_eq!(world.members[0].poll_output(), Some(Output::Changed { peer: 1 }));
 }
 
@@ -334,4 +361,43 @@ fn an_endpoint_of_the_other_family_is_another_path() {
 fn the_inner_limit_is_what_the_overhead_ruler_says() {
     assert_eq!((inner_limit(1500, false), inner_limit(1500, true)), (1440, 1420));
     assert_eq!(inner_limit(0, true), 0);
+}
+
+/// The UDP payload of a message of member 1 to member 0.
+fn said(message: &Message) -> Vec<u8> {
+    message::packet(message, ADDRESSES[1], ADDRESSES[0], None)[HEADERS..].to_vec()
+}
+
+#[test]
+fn a_connection_of_the_peer_is_a_way_to_it_while_it_lasts() {
+    let mut world = World::new(1500, 0, 1);
+    world.run_until(SECOND * 12);
+    let stream = crate::wire::way::stream(7);
+    let (now, probe) = (world.now, said(&Message::Probe { token: 1 }));
+    world.members[0].input(now, 1, stream, &probe);
+    let knows = |mesh: &Mesh<usize>| mesh.paths(1).iter().any(|path| path.way == stream && path.kind == Kind::Stream);
+    assert!(knows(&world.members[0]));
+    let probed = |output| matches!(output, Output::Send { via: Some(via), whole: false, .. } if via == stream);
+    let mut sent = 0;
+    while let Some(output) = world.members[0].poll_output() {
+        sent += usize::from(probed(output));
+    }
+    assert!(sent >= 2, "an answer and a probe of our own, not {sent} messages");
+    world.members[0].stream_down(now, 1, stream);
+    assert!(!knows(&world.members[0]));
+}
+
+#[test]
+fn who_forgoes_punching_heeds_no_addresses() {
+    let told = underlay(77);
+    for forgoes in [false, true] {
+        let mut world = World::new(1500, 0, 1);
+        if forgoes {
+            world.members[0].forgo_punching();
+        }
+        world.run_until(SECOND * 12);
+        let (now, punch) = (world.now, said(&Message::Punch { addresses: vec![told], reply_wanted: true }));
+        world.members[0].input(now, 1, underlay(1), &punch);
+        assert_eq!(world.members[0].paths(1).iter().any(|path| path.way == told), !forgoes);
+    }
 }

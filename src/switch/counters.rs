@@ -76,6 +76,8 @@ drops! {
     SplitHorizon = "split_horizon",
     /// A flooded frame had nowhere to go.
     NoReceiver = "no_receiver",
+    /// A multicast frame was for a group that nobody else in the network listens to.
+    NoListener = "no_listener",
     /// The port's TAP refused the frame: its queue is full or its interface is down.
     PortBlocked = "port_blocked",
     /// The port vanished while the frame was on its way.
@@ -84,6 +86,8 @@ drops! {
     TunnelQueueFull = "tunnel_queue_full",
     /// A packet waited for a session that was not made in time, or whose peer was removed.
     TunnelQueueExpired = "tunnel_queue_expired",
+    /// A message that had to take a certain way found no session with its peer.
+    NoSession = "no_session",
     /// A flooded frame was not sent to a peer that does not answer handshakes.
     PeerSilent = "peer_silent",
     /// The underlay socket's send buffer is full.
@@ -92,15 +96,33 @@ drops! {
     PathTooSmall = "path_too_small",
     /// The kernel refused to send a datagram for another reason.
     SendFailed = "send_failed",
+    /// A TCP connection, or the queue for all of them, was full.
+    StreamFull = "stream_full",
+    /// The TCP connection that a datagram was for has ended.
+    StreamGone = "stream_gone",
+    /// A TCP connection was refused or closed, with whatever came on it: it spoke another language, no session answered on
+    /// it in time, or too many were open.
+    StreamRefused = "stream_refused",
     /// The underlay socket's receive buffer was full when a datagram arrived. Datagrams that a sender's UDP_SEGMENT kept
     /// together count as one.
     ReceiveBufferFull = "receive_buffer_full",
+    /// A datagram came from port 0, where nothing can be sent.
+    ForgedSource = "forged_source",
     /// A datagram was not a WireGuard message.
     NotWireguard = "not_wireguard",
     /// A WireGuard message named no session of ours.
     UnknownSession = "unknown_session",
     /// A handshake message was not made with our public key, or came from nobody we know.
     HandshakeRefused = "handshake_refused",
+    /// A frame or a relayed packet came from, or was for, a peer that has not shown yet that it may be a member.
+    NotAdmitted = "not_admitted",
+    /// A packet for another member was not passed on: this member does not relay, or the packet is none that is relayed.
+    NotRelayed = "not_relayed",
+    /// A packet for another member found no way: its next hop is not known, has no session, is itself reached through others,
+    /// or is where the packet came from.
+    NoRoute = "no_route",
+    /// A packet for another member was passed on too often.
+    TtlExpired = "ttl_expired",
     /// A handshake message was answered with a cookie, or dropped although it had one, because too many arrive.
     HandshakeLimited = "handshake_limited",
     /// A data message was not authentic.
@@ -121,14 +143,24 @@ drops! {
     BadFragment = "bad_fragment",
     /// A packet's fragments did not all arrive in time, or gave way to newer ones.
     Unreassembled = "unreassembled",
-    /// The control plane's queue was full, or a peer's share of it was used up.
+    /// The control plane's queue was full, or the share that a peer or port has of it was used up.
     ControlQueueFull = "control_queue_full",
+}
+
+/// A count per reason.
+#[derive(Debug)]
+struct Drops([AtomicU64; Drop::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::default()))
+    }
 }
 
 /// Counts per [`Drop`], and the traffic totals. Written by all workers, read by `weft status`.
 #[derive(Debug, Default)]
 pub struct Counters {
-    drops: [CachePadded<[AtomicU64; Drop::ALL.len()]>; SHARDS],
+    drops: [CachePadded<Drops>; SHARDS],
     /// Frames read from ports.
     pub port_rx_frames: Counter,
     /// Frames handed to ports.
@@ -139,6 +171,16 @@ pub struct Counters {
     pub tunnel_rx_frames: Counter,
     /// Frames that were flooded.
     pub flooded_frames: Counter,
+    /// Frames that we made ourselves and handed to ports: answers, queries, announcements.
+    pub told_frames: Counter,
+    /// ARP requests and neighbour solicitations that were answered here and went nowhere else.
+    pub suppressed_frames: Counter,
+    /// IGMP and MLD messages of ports that control took in. Where routers or peers want them they go on.
+    pub snooped_frames: Counter,
+    /// Packets passed on between other members, and their bytes.
+    pub relayed_packets: Counter,
+    /// See [`Self::relayed_packets`].
+    pub relayed_bytes: Counter,
     /// UDP datagrams handed to the kernel.
     pub datagrams_tx: Counter,
     /// UDP datagrams received.
@@ -153,12 +195,12 @@ impl Counters {
 
     /// Counts `n` drops of one reason.
     pub fn drop_many(&self, reason: Drop, n: u64) {
-        self.drops[shard()][reason as usize].fetch_add(n, Relaxed);
+        self.drops[shard()].0[reason as usize].fetch_add(n, Relaxed);
     }
 
     /// How often `reason` happened.
     pub fn dropped(&self, reason: Drop) -> u64 {
-        self.drops.iter().map(|shard| shard[reason as usize].load(Relaxed)).sum()
+        self.drops.iter().map(|shard| shard.0[reason as usize].load(Relaxed)).sum()
     }
 
     /// All drops together.

@@ -1,9 +1,11 @@
 //! The forwarding database: which station is behind which port or peer (IEEE 802.1Q §8.8).
 //!
 //! An entry says that a MAC address, in one network, is at one [`Place`]. *Static* entries are put there by the control
-//! plane and stay until it takes them away. *Dynamic* entries are learned from source addresses; they age out when
-//! the station is silent for the network's ageing time, move at once when it is heard elsewhere, and give way at the
-//! bounds. A static entry is never aged, moved, evicted or counted against a bound.
+//! plane and stay until it takes them away. *Mesh* entries are put there for an attachment that a member told of; one with a
+//! higher sequence number takes the place of one with a lower (RFC 7432 §15), and a static entry stands against both. *Dynamic*
+//! entries are learned from source addresses; they age out when the station is silent for the network's ageing time, move
+//! at once when it is heard elsewhere, and give way at the bounds. Frames never move a static or mesh entry, and neither is
+//! aged, evicted or counted against a bound: as many exist as the file and the mesh's own bounds allow.
 //!
 //! # Who gives way
 //!
@@ -84,7 +86,7 @@ pub enum Source {
     Learned,
     /// Its dynamic entry was elsewhere and is here.
     Moved,
-    /// A static entry says it is elsewhere: the frame is spoofed. Nothing changed.
+    /// A static or mesh entry says it is elsewhere: the frame is spoofed. Nothing changed.
     Pinned,
     /// The place may have no dynamic entry at all, or nothing could give way. Nothing changed.
     Refused,
@@ -103,6 +105,17 @@ pub struct FdbCounts {
     pub evicted: u64,
 }
 
+/// Where an entry comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Learned from a source address.
+    Dynamic,
+    /// An attachment that a member told of.
+    Mesh,
+    /// Pinned by the configuration, or one of our own ports.
+    Static,
+}
+
 /// One entry, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
@@ -112,9 +125,9 @@ pub struct Entry {
     pub mac: Mac,
     /// Where it is.
     pub place: Place,
-    /// Put there by the control plane.
-    pub is_static: bool,
-    /// Seconds since it was heard; 0 for a static entry.
+    /// Where it comes from.
+    pub kind: Kind,
+    /// Seconds since it was heard; 0 unless it is dynamic.
     pub age: u32,
 }
 
@@ -157,22 +170,33 @@ impl Fdb {
 
     /// Takes a static entry away, if it is still the one for `place`: a late removal never undoes a newer insertion.
     pub fn remove_static(&self, vni: u32, mac: Mac, place: Place) {
-        self.write().remove_static(vni, mac, place);
+        self.write().withdraw(Kind::Static, vni, mac, place);
     }
 
-    /// Forgets everything at a port or peer that is gone, static entries included.
+    /// Pins a station to where an attachment of the mesh says it is. Returns whether that is so now: a static entry stands,
+    /// and so does a mesh entry for another place with a higher sequence number.
+    pub fn insert_mesh(&self, vni: u32, mac: Mac, place: Place, sequence: u32) -> bool {
+        self.write().insert_mesh(vni, mac, place, sequence)
+    }
+
+    /// Takes a mesh entry away, if it is still the one for `place`: a late removal never undoes a move.
+    pub fn remove_mesh(&self, vni: u32, mac: Mac, place: Place) {
+        self.write().withdraw(Kind::Mesh, vni, mac, place);
+    }
+
+    /// Forgets everything at a port or peer that is gone, static and mesh entries included.
     pub fn forget_place(&self, place: Place) {
         self.write().retain(|entry| entry.place != place);
     }
 
-    /// Forgets a network that is gone, static entries and ageing time included.
+    /// Forgets a network that is gone, static and mesh entries and ageing time included.
     pub fn forget_network(&self, vni: u32) {
         self.write().forget_network(vni);
     }
 
     /// Forgets all dynamic entries, of one network or of all.
     pub fn flush_dynamic(&self, vni: Option<u32>) {
-        self.write().retain(|entry| entry.is_static || vni.is_some_and(|vni| vni != entry.vni));
+        self.write().retain(|entry| entry.kind != Kind::Dynamic || vni.is_some_and(|vni| vni != entry.vni));
     }
 
     /// Sets the bounds; what exceeds them gives way at once.
@@ -195,7 +219,7 @@ impl Fdb {
         self.read().counts()
     }
 
-    /// Entries, static and dynamic; expired ones until they are swept.
+    /// Entries of all kinds; expired ones until they are swept.
     pub fn len(&self) -> usize {
         self.read().len()
     }

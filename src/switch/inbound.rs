@@ -9,22 +9,36 @@ use super::ids::Place;
 use super::outbound::check_addresses;
 use super::staging::Staging;
 use super::topology::{Peer, Topology};
-use super::{Egress, Event, Switch, send};
+use super::{Egress, Event, Switch};
 use crate::switch::fdb::Source;
-use crate::tunnel::{Admission, Claim, Gate, HANDSHAKE_ROOM, Opener, Refusal, tunnel_of};
+use crate::tunnel::{Admission, Claim, Content, Gate, HANDSHAKE_ROOM, Opener, Refusal, tunnel_of};
+use crate::wire::MESH_PORT;
 use crate::wire::ethernet::Frame;
 use crate::wire::fragment::Outcome;
 use crate::wire::vnet::PartialChecksum;
-use crate::wire::vxlan::{self, Payload};
-use std::net::SocketAddr;
+use crate::wire::vxlan::{self, Packet, Payload};
+use crate::wire::way;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Strangers that control is told of in a second: as many as handshakes are taken without a cookie would leave nothing of
+/// the queue to it for others.
+const STRANGERS_PER_SECOND: u32 = 32;
+
 /// What an inner packet turned out to be, once its addresses are right.
 enum Inner {
-    Frame { vni: u32, partial: Option<PartialChecksum>, range: Range<usize> },
+    Frame {
+        vni: u32,
+        partial: Option<PartialChecksum>,
+        range: Range<usize>,
+    },
     Message(Range<usize>),
+    /// A datagram of the member with this tunnel address.
+    Relayed(Ipv4Addr, Range<usize>),
+    /// A whole packet for another member.
+    Through(Range<usize>),
     Waiting,
 }
 
@@ -32,13 +46,21 @@ enum Inner {
 struct Train<'a> {
     peer: &'a Arc<Peer>,
     opener: Arc<Opener>,
-    /// Whether the tunnel knows that it was heard, and that there was data.
-    told: (bool, bool),
+    /// What the tunnel was told that it heard, if anything.
+    told: Option<Content>,
+}
+
+impl<'a> Train<'a> {
+    fn find(now: Instant, topology: &'a Topology, index: u32) -> Option<Self> {
+        let peer = topology.peer_by_index(tunnel_of(index))?;
+        let opener = peer.tunnel().opener(now, index)?;
+        Some(Self { peer, opener, told: None })
+    }
 }
 
 impl Switch {
     /// Datagrams of `stride` bytes each (the last may be shorter) came from `from`. Their frames are staged; the caller
-    /// flushes `staging` when its batch ends.
+    /// flushes `staging` when its batch ends. Returns how many were authentic and led on.
     pub fn underlay_input(
         &self,
         now: Instant,
@@ -47,10 +69,10 @@ impl Switch {
         stride: usize,
         staging: &mut Staging,
         out: &mut impl Egress,
-    ) {
+    ) -> u64 {
         let topology = self.topology.load();
         let mut train: Option<Train<'_>> = None;
-        let mut count = 0;
+        let (mut count, mut dropped) = (0, 0);
         // Nothing at all is a datagram, too.
         let empty = datagrams.is_empty().then_some(datagrams);
         for datagram in empty.into_iter().chain(datagrams.chunks(stride.max(1))) {
@@ -59,10 +81,7 @@ impl Switch {
                 None => Err(Drop::NotWireguard),
                 Some(Claim::Data(index)) => {
                     if train.as_ref().is_none_or(|train| train.opener.index() != index) {
-                        train = topology.peer_by_index(tunnel_of(index)).and_then(|peer| {
-                            let opener = peer.tunnel().opener(now, index)?;
-                            Some(Train { peer, opener, told: (false, false) })
-                        });
+                        train = Train::find(now, &topology, index);
                     }
                     match &mut train {
                         None => Err(Drop::UnknownSession),
@@ -72,10 +91,20 @@ impl Switch {
                 Some(claim) => self.handshake(now, &topology, claim, from, datagram, out),
             };
             if let Err(reason) = result {
+                dropped += 1;
                 self.counters.drop(reason);
             }
         }
         self.counters.datagrams_rx.add(count);
+        count - dropped
+    }
+
+    /// An initiation that was a stranger's comes again, since control made it a peer.
+    pub fn handshake_input(&self, now: Instant, from: SocketAddr, initiation: &[u8], out: &mut impl Egress) {
+        let topology = self.topology.load();
+        if let Err(reason) = self.handshake(now, &topology, Claim::Initiation, from, initiation, out) {
+            self.counters.drop(reason);
+        }
     }
 
     fn handshake(
@@ -91,21 +120,29 @@ impl Switch {
         let by_index = |index| topology.peer_by_index(tunnel_of(index)).ok_or(Drop::UnknownSession);
         match claim {
             Claim::Initiation => {
-                self.admit(now, from, datagram, &mut reply, out)?;
+                self.admit(now, topology, from, datagram, &mut reply, out)?;
                 let called = self.gate.read(datagram).ok_or(Drop::HandshakeRefused)?;
-                let peer = topology.peer_by_key(&called.caller()).ok_or(Drop::HandshakeRefused)?;
+                let key = called.caller();
+                let Some(peer) = topology.peer_by_key(&key) else {
+                    if self.strangers.take(self.seconds(now), STRANGERS_PER_SECOND) {
+                        out.notify(Event::Stranger { key, from, datagram });
+                    }
+                    return Err(Drop::HandshakeRefused);
+                };
+                check_way(peer, from)?;
                 let length = peer.tunnel().answer(now, from, called, &mut reply)?;
-                send(from, &reply[..length], out);
+                self.send(now, topology, from, &reply[..length], out)?;
             }
             Claim::Response(index) => {
                 let peer = by_index(index)?;
-                self.admit(now, from, datagram, &mut reply, out)?;
-                let mut tunnel = peer.tunnel();
-                let outcome = tunnel.take_response(now, from, datagram, &mut reply)?;
-                send(from, &reply[..outcome.reply], out);
+                self.admit(now, topology, from, datagram, &mut reply, out)?;
+                check_way(peer, from)?;
+                let outcome = peer.tunnel().take_response(now, from, datagram, &mut reply)?;
+                let sent = self.send(now, topology, from, &reply[..outcome.reply], out);
                 if outcome.session_up {
-                    self.session_up(now, peer, &mut tunnel, out);
+                    self.session_up(now, topology, peer, out);
                 }
+                sent?;
             }
             Claim::Cookie(index) | Claim::Data(index) => by_index(index)?.tunnel().take_cookie(now, datagram)?,
         }
@@ -116,6 +153,7 @@ impl Switch {
     fn admit(
         &self,
         now: Instant,
+        topology: &Topology,
         from: SocketAddr,
         datagram: &[u8],
         reply: &mut [u8; HANDSHAKE_ROOM],
@@ -126,7 +164,7 @@ impl Switch {
             Admission::Refused => Err(Drop::HandshakeRefused),
             Admission::Limited => Err(Drop::HandshakeLimited),
             Admission::Cookie(length) => {
-                send(from, &reply[..length], out);
+                self.send(now, topology, from, &reply[..length], out)?;
                 Err(Drop::HandshakeLimited)
             }
         }
@@ -143,29 +181,40 @@ impl Switch {
         staging: &mut Staging,
         out: &mut impl Egress,
     ) -> Result<(), Drop> {
-        let need = datagram.len();
-        let room = match staging.room(need) {
-            Some(room) => room,
-            None => {
-                staging.flush(out);
-                staging.room(need).ok_or(Drop::MalformedPacket)?
-            }
-        };
-        let peer = train.peer;
+        let room = room(staging, datagram.len(), out)?;
         let length = train.opener.open(datagram, staging.bytes(room.clone()))?;
-        let heard = (true, length > 0 || train.told.1);
-        if train.told != heard {
-            train.told = heard;
-            let mut tunnel = peer.tunnel();
-            if tunnel.heard(now, from, train.opener.index(), heard.1) {
-                self.session_up(now, peer, &mut tunnel, out);
+        self.opened(now, topology, train, from, room.start..room.start + length, staging, out)
+    }
+
+    /// A datagram was authentic, and what was in it lies in `staging`.
+    #[expect(clippy::too_many_arguments, reason = "the packet and everything it meets")]
+    fn opened(
+        &self,
+        now: Instant,
+        topology: &Topology,
+        train: &mut Train<'_>,
+        from: SocketAddr,
+        packet: Range<usize>,
+        staging: &mut Staging,
+        out: &mut impl Egress,
+    ) -> Result<(), Drop> {
+        let (peer, length) = (train.peer, packet.len());
+        let content = match vxlan::destination_port(staging.bytes(packet.clone())) {
+            _ if length == 0 => Content::Keepalive,
+            Some(MESH_PORT) => Content::Message,
+            _ => Content::Frame,
+        };
+        if train.told != Some(content) {
+            train.told = Some(content);
+            let session_up = peer.tunnel().heard(now, from, train.opener.index(), content);
+            if session_up {
+                self.session_up(now, topology, peer, out);
             }
         }
         if length == 0 {
             return Ok(());
         }
-        let packet = room.start..room.start + length;
-        let inner = self.inner(now, topology, peer, packet, staging, out)?;
+        let inner = self.inner(now, topology, peer, from, packet, staging, out)?;
         if !matches!(inner, Inner::Message(_)) {
             peer.flow.received(length);
         }
@@ -173,43 +222,65 @@ impl Switch {
             Inner::Waiting => Ok(()),
             Inner::Message(_) if !peer.may_speak(self.seconds(now)) => Err(Drop::ControlQueueFull),
             Inner::Message(range) => {
-                out.notify(Event::Message(peer.id, staging.bytes(range)));
+                out.notify(Event::Message(peer.id, from, staging.bytes(range)));
                 Ok(())
             }
+            _ if peer.is_stranger() => Err(Drop::NotAdmitted),
             Inner::Frame { vni, partial, range } => {
                 self.peer_frame(now, topology, peer, vni, partial, range, staging)
             }
+            Inner::Through(packet) => self.pass_on(now, topology, peer, staging.bytes(packet), out),
+            Inner::Relayed(source, range) => self.relayed_input(now, topology, source, range, staging, out),
+        }
+    }
+
+    /// A datagram of the member with this tunnel address came out of another's tunnel. It lies in `staging`.
+    fn relayed_input(
+        &self,
+        now: Instant,
+        topology: &Topology,
+        source: Ipv4Addr,
+        range: Range<usize>,
+        staging: &mut Staging,
+        out: &mut impl Egress,
+    ) -> Result<(), Drop> {
+        let from = way::relayed(source);
+        let datagram = staging.bytes(range.clone());
+        match Gate::claim(datagram).ok_or(Drop::NotWireguard)? {
+            Claim::Data(index) => {
+                let mut train = Train::find(now, topology, index).ok_or(Drop::UnknownSession)?;
+                check_way(train.peer, from)?;
+                let (datagram, start, room) = staging.beside(range, out).ok_or(Drop::MalformedPacket)?;
+                let length = train.opener.open(datagram, room)?;
+                self.opened(now, topology, &mut train, from, start..start + length, staging, out)
+            }
+            claim => self.handshake(now, topology, claim, from, datagram, out),
         }
     }
 
     /// Reads an inner packet that lies in `staging`; a fragment that completes its packet is replaced by the whole.
+    #[expect(clippy::too_many_arguments, reason = "the packet and everything it meets")]
     fn inner(
         &self,
         now: Instant,
         topology: &Topology,
         peer: &Peer,
+        from: SocketAddr,
         packet: Range<usize>,
         staging: &mut Staging,
         out: &mut impl Egress,
     ) -> Result<Inner, Drop> {
-        let parsed = parse(topology, peer, staging.bytes(packet.clone()))?;
-        if parsed != Payload::Fragment {
-            return placed(parsed, packet.start);
+        let parsed = parse(topology, peer, from, staging.bytes(packet.clone()))?;
+        if parsed.payload != Payload::Fragment || !topology.is_ours(parsed.destination) {
+            return placed(topology, parsed, packet.start);
         }
         match peer.reassembler().insert(now, staging.bytes(packet.clone())) {
             Outcome::Waiting => Ok(Inner::Waiting),
             Outcome::Bad => Err(Drop::BadFragment),
             Outcome::Whole(whole) => {
-                let room = match staging.room(whole.len()) {
-                    Some(room) => room,
-                    None => {
-                        staging.flush(out);
-                        staging.room(whole.len()).ok_or(Drop::MalformedPacket)?
-                    }
-                };
+                let room = room(staging, whole.len(), out)?;
                 staging.bytes(room.clone()).copy_from_slice(whole);
-                let parsed = parse(topology, peer, whole)?;
-                placed(parsed, room.start)
+                placed(topology, parse(topology, peer, from, whole)?, room.start)
             }
         }
     }
@@ -240,11 +311,15 @@ impl Switch {
         match observed.destination.filter(|_| !destination.is_group()) {
             Some(Place::Peer(_)) => return Err(Drop::SplitHorizon),
             Some(Place::Port(id)) => staging.stage(id, range.clone(), partial, false),
-            None if network.ports.is_empty() => return Err(Drop::NoReceiver),
             None => {
-                let alone = network.ports.len() > 1;
-                for port in &network.ports {
-                    staging.stage(port.id, range.clone(), partial, alone);
+                let audience = self.audience(network, &frame);
+                let ports = || network.ports.iter().filter(|port| audience.has_port(port.id));
+                let count = ports().take(2).count();
+                if count == 0 {
+                    return Err(audience.nobody());
+                }
+                for port in ports() {
+                    staging.stage(port.id, range.clone(), partial, count > 1);
                 }
             }
         }
@@ -253,21 +328,57 @@ impl Switch {
     }
 }
 
-/// Parses an inner packet and checks that it is the peer's, for us (WireGuard's cryptokey routing).
-fn parse(topology: &Topology, peer: &Peer, packet: &[u8]) -> Result<Payload, Drop> {
-    let parsed = vxlan::parse(packet).map_err(|_| Drop::MalformedPacket)?;
-    if parsed.source != peer.address || parsed.destination != topology.address {
-        return Err(Drop::SpoofedTunnelAddress);
+/// Room for a packet of at most so many bytes.
+fn room(staging: &mut Staging, bytes: usize, out: &mut impl Egress) -> Result<Range<usize>, Drop> {
+    if let Some(room) = staging.room(bytes) {
+        return Ok(room);
     }
-    Ok(parsed.payload)
+    staging.flush(out);
+    staging.room(bytes).ok_or(Drop::MalformedPacket)
 }
 
-/// Moves a payload's ranges to where the packet lies in the arena.
-fn placed(payload: Payload, start: usize) -> Result<Inner, Drop> {
+/// What a member sends through others has its own tunnel address in front, or else the answer would go astray.
+fn check_way(peer: &Peer, from: SocketAddr) -> Result<(), Drop> {
+    match way::relayed_of(&from) {
+        Some(source) if source != peer.address => Err(Drop::SpoofedTunnelAddress),
+        _ => Ok(()),
+    }
+}
+
+/// Parses an inner packet and checks that it is the peer's, for us (WireGuard's cryptokey routing), or one that it passes on
+/// to us or has us pass on.
+fn parse(topology: &Topology, peer: &Peer, from: SocketAddr, packet: &[u8]) -> Result<Packet, Drop> {
+    let parsed = vxlan::parse(packet).map_err(|_| Drop::MalformedPacket)?;
+    // The address of a stranger may be set in its file, which nobody knows yet; nor does it matter, for it only gets to speak.
+    let own = (parsed.source == peer.address || peer.is_stranger()) && topology.is_ours(parsed.destination);
+    match parsed.payload {
+        Payload::Relayed(_) if own => Err(Drop::NotRelayed),
+        _ if own => Ok(parsed),
+        Payload::Relayed(_) | Payload::Fragment => {
+            let passes = parsed.destination == topology.address || topology.relays;
+            if !passes || way::relayed_of(&from).is_some() {
+                return Err(Drop::NotRelayed);
+            }
+            if parsed.source == topology.address {
+                return Err(Drop::SpoofedTunnelAddress);
+            }
+            // Its fragments are not to take the room of others either.
+            if peer.is_stranger() { Err(Drop::NotAdmitted) } else { Ok(parsed) }
+        }
+        _ => Err(Drop::SpoofedTunnelAddress),
+    }
+}
+
+/// Moves a packet's ranges to where it lies in the arena.
+fn placed(topology: &Topology, packet: Packet, start: usize) -> Result<Inner, Drop> {
     let place = |range: Range<usize>| start + range.start..start + range.end;
-    match payload {
+    if !topology.is_ours(packet.destination) {
+        return Ok(Inner::Through(place(0..packet.len)));
+    }
+    match packet.payload {
         Payload::Frame { vni, partial, range } => Ok(Inner::Frame { vni, partial, range: place(range) }),
         Payload::Message(range) => Ok(Inner::Message(place(range))),
+        Payload::Relayed(range) => Ok(Inner::Relayed(packet.source, place(range))),
         Payload::Fragment | Payload::Other => Err(Drop::UnknownProtocol),
     }
 }

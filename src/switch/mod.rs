@@ -8,33 +8,45 @@
 //!
 //! *Out* ([`outbound`]): a port's frame is checked, its source learned, its destination looked up. To a local port it
 //! goes as it is, super-frame and all. To a peer it is cut to what the path carries, wrapped in VXLAN and sealed
-//! straight into the send batch. BUM goes to the network's other ports and to the peers that have the network.
+//! straight into the send batch. BUM goes to the network's other ports and to the peers that have the network, except for
+//! what need not: a question for a known address is answered ([`neighbours`]), multicast goes to who listens ([`groups`]).
 //!
 //! *In* ([`inbound`]): a datagram finds its tunnel by index, is opened into the [`staging`] arena, and its frame goes to
 //! one port or to the network's ports, never to a peer (split horizon). Segments of one flow leave as a super-frame.
+//!
+//! *Through* ([`relay`]): datagrams of members that have no way of their own travel inside the tunnels of others.
 //!
 //! # Locks
 //!
 //! The topology is a snapshot (no lock), the FDB has one read-write lock held for a lookup, each peer's tunnel has a
 //! mutex held to find out which session seals a frame's packets or opens a run of datagrams, and not while that is done.
-//! A session's replay window and a peer's fragments have their own. No lock is taken while another is held. A socket may
-//! be written under a tunnel's when a session begins, a TAP under that of fragments when the arena is full.
+//! A session's replay window and a peer's fragments have their own. No lock is taken while another is held, but for the
+//! windows' when a tunnel's sessions are looked at; so the tunnel of a relay is asked for its way only when that of the peer
+//! beyond was let go. A TAP may be written under the lock of fragments when the arena is full.
 
+pub mod allowance;
 pub mod counters;
 pub mod fdb;
+pub mod groups;
 pub mod ids;
 pub mod inbound;
+pub mod neighbours;
 pub mod outbound;
+pub mod relay;
 pub mod staging;
 pub mod topology;
 
-use crate::tunnel::{Gate, HANDSHAKE_ROOM, OVERHEAD, Timely, Tunnel};
+use crate::tunnel::{Gate, HANDSHAKE_ROOM, OVERHEAD, Timely};
 use crate::wire::fragment;
+use crate::wire::key::PublicKey;
 use crate::wire::vxlan::IPV4_LEN;
+use allowance::Allowance;
 use arc_swap::{ArcSwap, Guard};
 use counters::{Counters, Drop};
 use fdb::{Fdb, Limits};
+use groups::Groups;
 use ids::{PeerId, PortId};
+use neighbours::Neighbours;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,7 +62,7 @@ pub trait Egress {
     /// piece for each frame that was merged.
     fn deliver(&mut self, port: PortId, pieces: &[IoSlice<'_>]);
 
-    /// Lends `fill` at least `room` bytes for a datagram to `to`; `fill` returns how many it used, or `None` to give
+    /// Lends `fill` at least `room` bytes for a datagram to `to`, an address of the underlay or a stream; `fill` returns how many it used, or `None` to give
     /// them back.
     fn transmit(&mut self, to: SocketAddr, room: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>);
 
@@ -61,10 +73,22 @@ pub trait Egress {
 /// What the data plane tells the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A message of the mesh came out of this peer's tunnel: the payload of its UDP datagram.
-    Message(PeerId, &'a [u8]),
+    /// A message of the mesh came out of this peer's tunnel, over this way: the payload of its UDP datagram.
+    Message(PeerId, SocketAddr, &'a [u8]),
     /// A session with this peer came to life.
     SessionUp(PeerId),
+    /// Somebody who is no peer wants to begin a session and may be made one: [`Switch::underlay_input`] then takes the same
+    /// datagram again. That it has this key is not proven yet.
+    Stranger {
+        /// Who it claims to be.
+        key: PublicKey,
+        /// Where it came from.
+        from: SocketAddr,
+        /// Its initiation.
+        datagram: &'a [u8],
+    },
+    /// A port's frame says who listens to which multicast groups, or that a multicast router is there.
+    Snooped(PortId, &'a [u8]),
 }
 
 /// An Ethernet switch whose ports are local TAPs and remote peers.
@@ -72,10 +96,16 @@ pub struct Switch {
     topology: ArcSwap<Topology>,
     /// Where stations are.
     pub fdb: Fdb,
+    /// Who has which address.
+    pub neighbours: Neighbours,
+    /// Who listens to which multicast group.
+    pub groups: Groups,
     /// What became of everything.
     pub counters: Counters,
     /// What handshakes pass.
     pub gate: Gate,
+    /// Strangers that control was told of.
+    strangers: Allowance,
     started: Instant,
 }
 
@@ -85,8 +115,11 @@ impl Switch {
         Self {
             topology: ArcSwap::from_pointee(topology),
             fdb: Fdb::new(limits, seed),
+            neighbours: Neighbours::default(),
+            groups: Groups::default(),
             counters: Counters::default(),
             gate,
+            strangers: Allowance::default(),
             started: now,
         }
     }
@@ -114,22 +147,23 @@ impl Switch {
     pub fn tick(&self, now: Instant, out: &mut impl Egress) {
         let second = self.seconds(now);
         self.fdb.sweep(second);
-        for peer in self.topology.load().peers() {
-            let mut tunnel = peer.tunnel();
+        let topology = self.topology.load();
+        for peer in topology.peers() {
             let mut message = [0; HANDSHAKE_ROOM];
-            match tunnel.tick(now, &mut message) {
-                Some(Timely::Initiation(length)) => send_handshake(&tunnel, &message[..length], out),
-                Some(Timely::Keepalive(length)) => {
-                    tunnel.endpoint().into_iter().for_each(|endpoint| send(endpoint, &message[..length], out));
-                }
-                None => {}
-            }
+            let mut tunnel = peer.tunnel();
+            let (length, endpoints) = match tunnel.tick(now, &mut message) {
+                Some(Timely::Initiation(length)) => (length, tunnel.handshake_endpoints().collect()),
+                Some(Timely::Keepalive(length)) => (length, tunnel.endpoint().into_iter().collect()),
+                None => (0, Vec::new()),
+            };
             let is_called = tunnel.is_trying() || tunnel.handshake_endpoints().next().is_none();
-            if peer.watch(second, tunnel.is_live(), is_called) {
-                start_handshake(now, &mut tunnel, out);
-            }
+            let is_wanted = peer.watch(second, tunnel.is_live(), is_called);
             self.counters.drop_many(Drop::TunnelQueueExpired, tunnel.expire_waiting(now));
             drop(tunnel);
+            self.send_to_all(now, &topology, endpoints, &message[..length], out);
+            if is_wanted {
+                self.call(now, &topology, peer, out);
+            }
             let mut reassembler = peer.reassembler();
             reassembler.expire(now);
             self.counters.drop_many(Drop::Unreassembled, reassembler.take_abandoned());
@@ -138,19 +172,28 @@ impl Switch {
 
     /// Begins a session with `peer` unless one is live or on its way.
     pub fn connect(&self, now: Instant, peer: &Peer, out: &mut impl Egress) {
-        let mut tunnel = peer.tunnel();
-        if !tunnel.is_live() {
-            start_handshake(now, &mut tunnel, out);
+        let is_live = peer.tunnel().is_live();
+        if !is_live {
+            self.call(now, &self.topology.load(), peer, out);
         }
     }
 
     /// Sends one inner packet of our own to `peer`, a message of the mesh; in fragments if it is larger than the path
-    /// carries, unless it must stay `whole` to prove something of the path.
-    pub fn send_packet(&self, now: Instant, peer: &Peer, packet: &[u8], whole: bool, out: &mut impl Egress) {
-        let mut tunnel = peer.tunnel();
+    /// carries, unless it must stay `whole` to prove something of the path. With `via` it takes that way instead of the
+    /// tunnel's, which stays where it is, and never waits for a session.
+    pub fn send_packet(
+        &self,
+        now: Instant,
+        peer: &Peer,
+        packet: &[u8],
+        whole: bool,
+        via: Option<SocketAddr>,
+        out: &mut impl Egress,
+    ) {
+        let topology = self.topology.load();
         let too_long = !whole && packet.len() > peer.inner_limit();
         let Some((header, _)) = packet.split_first_chunk::<IPV4_LEN>().filter(|_| too_long) else {
-            return self.emit(now, &mut tunnel, packet, out);
+            return self.emit(now, &topology, peer, packet, via, out);
         };
         let mut header = *header;
         header[4..6].copy_from_slice(&peer.next_identification().to_be_bytes());
@@ -158,43 +201,85 @@ impl Switch {
             let mut fragment = vec![0; header.len()];
             piece.stamp(&header, &mut fragment);
             fragment.extend_from_slice(&packet[piece.payload]);
-            self.emit(now, &mut tunnel, &fragment, out);
+            self.emit(now, &topology, peer, &fragment, via, out);
         }
     }
 
     /// Seals one inner packet, or keeps it until there is a session.
-    fn emit(&self, now: Instant, tunnel: &mut Tunnel, packet: &[u8], out: &mut impl Egress) {
+    fn emit(
+        &self,
+        now: Instant,
+        topology: &Topology,
+        peer: &Peer,
+        packet: &[u8],
+        via: Option<SocketAddr>,
+        out: &mut impl Egress,
+    ) {
+        let mut tunnel = peer.tunnel();
         let Some((sealer, endpoint)) = tunnel.outgoing(now) else {
+            if via.is_some() {
+                return self.counters.drop(Drop::NoSession);
+            }
             self.counters.drop_many(Drop::TunnelQueueFull, tunnel.hold(now, packet));
-            return start_handshake(now, tunnel, out);
+            drop(tunnel);
+            return self.call(now, topology, peer, out);
         };
-        out.transmit(endpoint, packet.len() + OVERHEAD, |datagram| sealer.seal(packet, datagram));
+        drop(tunnel);
+        match self.way(now, topology, via.unwrap_or(endpoint)) {
+            Ok(way) => way.transmit(packet.len() + OVERHEAD, out, |datagram| sealer.seal(packet, datagram)),
+            Err(reason) => self.counters.drop(reason),
+        }
     }
 
     /// A session came to life: what waited for it leaves.
-    fn session_up(&self, now: Instant, peer: &Peer, tunnel: &mut Tunnel, out: &mut impl Egress) {
+    fn session_up(&self, now: Instant, topology: &Topology, peer: &Peer, out: &mut impl Egress) {
         peer.answered();
-        while let Some(packet) = tunnel.next_waiting() {
-            self.emit(now, tunnel, &packet, out);
+        let waiting = peer.tunnel().waiting();
+        for _ in 0..waiting {
+            let packet = peer.tunnel().next_waiting();
+            packet.into_iter().for_each(|packet| self.emit(now, topology, peer, &packet, None, out));
         }
         out.notify(Event::SessionUp(peer.id));
     }
-}
 
-fn start_handshake(now: Instant, tunnel: &mut Tunnel, out: &mut impl Egress) {
-    let mut message = [0; HANDSHAKE_ROOM];
-    if let Some(length) = tunnel.initiate(now, &mut message) {
-        send_handshake(tunnel, &message[..length], out);
+    /// Begins a handshake unless one is on its way.
+    fn call(&self, now: Instant, topology: &Topology, peer: &Peer, out: &mut impl Egress) {
+        let mut message = [0; HANDSHAKE_ROOM];
+        let mut tunnel = peer.tunnel();
+        let Some(length) = tunnel.initiate(now, &mut message) else { return };
+        let endpoints = tunnel.handshake_endpoints().collect();
+        drop(tunnel);
+        self.send_to_all(now, topology, endpoints, &message[..length], out);
     }
-}
 
-fn send_handshake(tunnel: &Tunnel, message: &[u8], out: &mut impl Egress) {
-    tunnel.handshake_endpoints().for_each(|endpoint| send(endpoint, message, out));
-}
+    fn send_to_all(
+        &self,
+        now: Instant,
+        topology: &Topology,
+        endpoints: Vec<SocketAddr>,
+        message: &[u8],
+        out: &mut impl Egress,
+    ) {
+        for to in endpoints {
+            if let Err(reason) = self.send(now, topology, to, message, out) {
+                self.counters.drop(reason);
+            }
+        }
+    }
 
-fn send(to: SocketAddr, message: &[u8], out: &mut impl Egress) {
-    out.transmit(to, message.len(), |datagram| {
-        datagram[..message.len()].copy_from_slice(message);
-        Some(message.len())
-    });
+    /// Sends a message that is sealed, or is none that is.
+    fn send(
+        &self,
+        now: Instant,
+        topology: &Topology,
+        to: SocketAddr,
+        message: &[u8],
+        out: &mut impl Egress,
+    ) -> Result<(), Drop> {
+        self.way(now, topology, to)?.transmit(message.len(), out, |datagram| {
+            datagram[..message.len()].copy_from_slice(message);
+            Some(message.len())
+        });
+        Ok(())
+    }
 }

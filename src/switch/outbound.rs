@@ -5,8 +5,10 @@
 //! sealed from there into the send batch, and the few bytes overwritten are put back. So the payload never moves, the
 //! only copy is the encryption's, and the frame is whole again for the next receiver.
 
-use super::counters::Drop;
-use super::ids::Place;
+use super::counters::{Counters, Drop};
+use super::groups::Audience;
+use super::ids::{Place, PortId};
+use super::relay::Way;
 use super::topology::{Network, Peer, Port, Topology};
 use super::{Egress, HEADROOM, Switch};
 use crate::switch::fdb::Source;
@@ -16,7 +18,7 @@ use crate::wire::segment::{MAX_HEADER, Plan};
 use crate::wire::vnet::{Gso, PartialChecksum, VnetHeader};
 use crate::wire::{INNER_OVERHEAD, checksum, ethernet, fragment, mss, vxlan};
 use std::io::IoSlice;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -85,6 +87,13 @@ impl Switch {
         }
         let (address, vni, flow) = (topology.address, port.vni, flow(source, destination));
         let outgoing = Outgoing { at, len: bytes.len(), header, address, vni, flow };
+        if network.suppress
+            && let Some(answer) = self.neighbours.answer(port.vni, bytes)
+        {
+            self.counters.suppressed_frames.add(1);
+            tell(&self.counters, port, answer.bytes(), out);
+            return Ok(());
+        }
         match observed.destination.filter(|_| !destination.is_group()) {
             Some(Place::Port(id)) if id == port.id => Err(Drop::SamePort),
             Some(Place::Port(id)) => {
@@ -93,38 +102,50 @@ impl Switch {
             }
             Some(Place::Peer(id)) => {
                 let peer = topology.peer(id).ok_or(Drop::NoReceiver)?;
-                self.send_to_peer(now, peer, &outgoing, buffer, out)
+                self.send_to_peer(now, topology, peer, &outgoing, buffer, out)
             }
-            None => self.flood(now, network, port, &outgoing, buffer, out),
+            None => {
+                let audience = self.audience(network, &frame);
+                let heard = destination.is_group() && self.snoop(seconds, network, port, &frame, out);
+                match self.flood(now, topology, network, port, &audience, &outgoing, buffer, out) {
+                    Err(Drop::NoReceiver | Drop::NoListener) if heard => Ok(()),
+                    result => result,
+                }
+            }
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the frame and everything it meets")]
     fn flood(
         &self,
         now: Instant,
+        topology: &Topology,
         network: &Network,
         port: &Port,
+        audience: &Audience,
         outgoing: &Outgoing,
         buffer: &mut [u8],
         out: &mut impl Egress,
     ) -> Result<(), Drop> {
-        if network.peers.is_empty() && !network.ports.iter().any(|other| other.id != port.id) {
-            return Err(Drop::NoReceiver);
+        let ports = || network.ports.iter().filter(|other| other.id != port.id && audience.has_port(other.id));
+        let mut peers = network.peers.iter().filter(|peer| audience.has_peer(peer)).peekable();
+        if peers.peek().is_none() && ports().next().is_none() {
+            return Err(audience.nobody());
         }
         self.counters.flooded_frames.add(1);
-        for other in network.ports.iter().filter(|other| other.id != port.id) {
+        for other in ports() {
             let frame = IoSlice::new(&buffer[outgoing.at..]);
             out.deliver(other.id, &[IoSlice::new(&outgoing.header.to_bytes()), frame]);
         }
         let second = self.seconds(now);
         let mut silent = 0;
-        for peer in &network.peers {
+        for peer in peers {
             if peer.is_silent(second) {
                 silent += 1;
                 continue;
             }
             // One peer that cannot be served must not silence the rest.
-            if let Err(reason) = self.send_to_peer(now, peer, outgoing, buffer, out) {
+            if let Err(reason) = self.send_to_peer(now, topology, peer, outgoing, buffer, out) {
                 self.counters.drop(reason);
             }
         }
@@ -132,7 +153,24 @@ impl Switch {
         Ok(())
     }
 
-    /// Sends a frame that we made ourselves for `port`'s container, an announcement, to the rest of its network.
+    /// Hands a frame that we made ourselves to all local ports of a network but that of its source: what neighbours here have
+    /// to know of a station elsewhere.
+    pub fn tell_ports(&self, vni: u32, frame: &[u8], out: &mut impl Egress) {
+        let topology = self.topology.load();
+        let Ok(source) = Frame::parse(frame).map(|frame| frame.source()) else { return };
+        let ports = topology.network(vni).into_iter().flat_map(|network| &network.ports);
+        ports.filter(|port| port.mac != source).for_each(|port| tell(&self.counters, port, frame, out));
+    }
+
+    /// Hands a frame that we made ourselves to one local port.
+    pub fn tell_port(&self, vni: u32, id: PortId, frame: &[u8], out: &mut impl Egress) {
+        let topology = self.topology.load();
+        let mut ports = topology.network(vni).into_iter().flat_map(|network| &network.ports);
+        ports.find(|port| port.id == id).into_iter().for_each(|port| tell(&self.counters, port, frame, out));
+    }
+
+    /// Sends a frame that we made ourselves for `port`'s container, an announcement, to the rest of its network. Peers that hear
+    /// of the container by the mesh are left out: there may be a thousand, and it would take a session with each.
     pub fn announce(&self, now: Instant, port: &Port, frame: &[u8], out: &mut impl Egress) {
         let topology = self.topology.load();
         let Some(network) = topology.network(port.vni) else { return };
@@ -141,7 +179,8 @@ impl Switch {
         let flow = Frame::parse(frame).map_or(0, |frame| flow(frame.source(), frame.destination()));
         let (header, address) = (VnetHeader::default(), topology.address);
         let outgoing = Outgoing { at: HEADROOM, len: frame.len(), header, address, vni: port.vni, flow };
-        if let Err(reason) = self.flood(now, network, port, &outgoing, &mut buffer, out)
+        if let Err(reason) =
+            self.flood(now, &topology, network, port, &Audience::Unmeshed, &outgoing, &mut buffer, out)
             && reason != Drop::NoReceiver
         {
             self.counters.drop(reason);
@@ -151,11 +190,15 @@ impl Switch {
     fn send_to_peer(
         &self,
         now: Instant,
+        topology: &Topology,
         peer: &Peer,
         outgoing: &Outgoing,
         buffer: &mut [u8],
         out: &mut impl Egress,
     ) -> Result<(), Drop> {
+        if peer.is_stranger() {
+            return Err(Drop::NotAdmitted);
+        }
         let limit = peer.inner_limit().saturating_sub(INNER_OVERHEAD);
         let frame = &buffer[outgoing.at..];
         let partial = outgoing.header.partial();
@@ -164,8 +207,12 @@ impl Switch {
             Ok(Gso::None) => partial.and_then(|partial| Plan::oversized_tcp(frame, partial, limit)),
             _ => Some(Plan::new(frame, &outgoing.header, limit).map_err(|_| Drop::MalformedFrame)?),
         };
-        let way = peer.tunnel().outgoing(now);
-        let mut sender = Sender { switch: self, now, peer, way, outgoing, buffer, out };
+        let live = peer.tunnel().outgoing(now);
+        let way = match live {
+            Some((sealer, endpoint)) => Some((sealer, self.way(now, topology, endpoint)?)),
+            None => None,
+        };
+        let mut sender = Sender { switch: self, now, topology, peer, way, outgoing, buffer, out };
         match plan {
             Some(plan) => {
                 for segment in 0..plan.count() {
@@ -186,9 +233,10 @@ impl Switch {
 struct Sender<'a, E> {
     switch: &'a Switch,
     now: Instant,
+    topology: &'a Topology,
     peer: &'a Peer,
     /// What seals its packets, and where they go; `None` before there is a session.
-    way: Option<(Arc<Sealer>, SocketAddr)>,
+    way: Option<(Arc<Sealer>, Way<'a>)>,
     outgoing: &'a Outgoing,
     buffer: &'a mut [u8],
     out: &'a mut E,
@@ -267,12 +315,18 @@ impl<E: Egress> Sender<'_, E> {
         self.peer.flow.sent(1, end - start);
         let packet = &self.buffer[start..end];
         match &self.way {
-            Some((sealer, endpoint)) => {
-                self.out.transmit(*endpoint, packet.len() + OVERHEAD, |datagram| sealer.seal(packet, datagram));
+            Some((sealer, way)) => {
+                way.transmit(packet.len() + OVERHEAD, self.out, |datagram| sealer.seal(packet, datagram));
             }
-            None => self.switch.emit(self.now, &mut self.peer.tunnel(), packet, self.out),
+            None => self.switch.emit(self.now, self.topology, self.peer, packet, None, self.out),
         }
     }
+}
+
+/// Hands a frame that we made ourselves to a port.
+fn tell(counters: &Counters, port: &Port, frame: &[u8], out: &mut impl Egress) {
+    counters.told_frames.add(1);
+    out.deliver(port.id, &[IoSlice::new(&VnetHeader::default().to_bytes()), IoSlice::new(frame)]);
 }
 
 /// The checks of 802.1Q that concern addresses.

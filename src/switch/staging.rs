@@ -70,6 +70,20 @@ impl Staging {
         &mut self.arena[range]
     }
 
+    /// Room for what is in the bytes in `range`, once opened: those bytes, and the range and bytes of the room. They may be
+    /// moved, and what is staged leaves, if there is none otherwise. `None` when there never will be.
+    pub fn beside(&mut self, range: Range<usize>, out: &mut impl Egress) -> Option<(&[u8], usize, &mut [u8])> {
+        let mut source = range;
+        if self.filled >= ITEMS || source.end.next_multiple_of(64) + source.len() > self.arena.len() {
+            self.flush(out);
+            self.arena.copy_within(source.clone(), 0);
+            source = 0..source.len();
+        }
+        let start = source.end.next_multiple_of(64);
+        let (before, room) = self.arena.split_at_mut_checked(start)?;
+        Some((&before[source.clone()], start, room.get_mut(..source.len())?))
+    }
+
     /// Keeps what was put up to `end`: a staged frame lies there.
     pub fn keep(&mut self, end: usize) {
         // Whole cache lines, so that the next packet's copy is aligned.

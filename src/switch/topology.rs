@@ -2,22 +2,27 @@
 //!
 //! A change is a fresh snapshot; the parts that live on (a port's counters, a peer's tunnel) are shared by `Arc`.
 
+use super::allowance::Allowance;
 use super::counters::Flow;
 use super::ids::{IdMap, PeerId, PortId};
-use crate::tunnel::{Gate, Tunnel, TunnelSettings};
+use crate::tunnel::{Gate, Reception, Tunnel, TunnelSettings};
 use crate::wire::ethernet::Mac;
 use crate::wire::fragment::Reassembler;
 use crate::wire::key::PublicKey;
 use crate::wire::{MIN_PATH_MTU, UNDERLAY_OVERHEAD_V6, WIREGUARD_OVERHEAD};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Messages of one peer that reach control in a second: twice what the mesh heeds. The queue to control is shared; no
-/// member can fill it so that another is not heard.
-const MESSAGES_PER_SECOND: u32 = 128;
+/// Messages of one peer that reach control in a second: those of a neighbour that tells a newcomer of a thousand members.
+/// The queue to control is shared; no member can fill it so that another is not heard.
+const MESSAGES_PER_SECOND: u32 = 512;
+
+/// IGMP and MLD messages of one port that reach control in a second: a kernel that joins all the groups it may (20, see
+/// `igmp_max_memberships`) says each twice.
+const REPORTS_PER_SECOND: u32 = 64;
 
 /// Seconds a peer may leave a handshake unanswered before frames are no longer flooded to it: as long as a packet waits for a
 /// session, and one more initiation than may get lost.
@@ -36,6 +41,15 @@ pub struct Port {
     pub mac: Mac,
     /// Its traffic; `rx` is what the container sent.
     pub flow: Flow,
+    /// What it says to control.
+    pub spoken: Allowance,
+}
+
+impl Port {
+    /// Whether control should get one more message of it in this second.
+    pub fn may_speak(&self, second: u32) -> bool {
+        self.spoken.take(second, REPORTS_PER_SECOND)
+    }
 }
 
 /// Another member, as the data plane needs it.
@@ -56,8 +70,12 @@ pub struct Peer {
     inner_limit: AtomicUsize,
     expected_limit: AtomicUsize,
     takes_partial: AtomicBool,
-    /// The second in which its messages are counted, and their number.
-    spoken: AtomicU64,
+    /// Its messages.
+    spoken: Allowance,
+    /// Whether it has not shown yet that it may be a member.
+    stranger: AtomicBool,
+    /// Whether it hears from the mesh where stations are.
+    meshed: AtomicBool,
     /// The second from which on it counts as silent.
     silent_from: AtomicU32,
     /// A flooded frame passed it by.
@@ -80,16 +98,24 @@ impl Peer {
             inner_limit: AtomicUsize::new(smallest),
             expected_limit: AtomicUsize::new(smallest),
             takes_partial: AtomicBool::new(false),
-            spoken: AtomicU64::new(0),
+            spoken: Allowance::default(),
+            stranger: AtomicBool::new(false),
+            meshed: AtomicBool::new(false),
             silent_from: AtomicU32::new(NEVER),
             passed_by: AtomicBool::new(false),
         }
     }
 
-    /// Its tunnel. Lock order: a tunnel's is taken last, and never two at once.
+    /// Its tunnel. Lock order: a tunnel's is taken last but for its sessions' windows, and never two at once: whoever sends
+    /// through a relay lets go of the one before asking for the other.
     pub fn tunnel(&self) -> MutexGuard<'_, Tunnel> {
         // A panic meanwhile would leave a session that at worst fails to authenticate: carry on.
         self.tunnel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What became of its datagrams.
+    pub fn reception(&self) -> Reception {
+        self.tunnel().reception()
     }
 
     /// What puts fragments of its packets together.
@@ -126,12 +152,28 @@ impl Peer {
 
     /// Whether control should get one more message of it in this second.
     pub fn may_speak(&self, second: u32) -> bool {
-        let count = |before: u64| match before >> 32 == u64::from(second) {
-            true => (before as u32).saturating_add(1),
-            false => 1,
-        };
-        let counted = |before| Some(u64::from(second) << 32 | u64::from(count(before)));
-        self.spoken.fetch_update(Relaxed, Relaxed, counted).is_ok_and(|before| count(before) <= MESSAGES_PER_SECOND)
+        self.spoken.take(second, MESSAGES_PER_SECOND)
+    }
+
+    /// Whether nothing but messages of the mesh is taken from it and sent to it: it has a session, and has still to show that
+    /// it may be a member.
+    pub fn is_stranger(&self) -> bool {
+        self.stranger.load(Relaxed)
+    }
+
+    /// Sets whether it may be a member; a peer is taken for one until control says otherwise.
+    pub fn set_admitted(&self, admitted: bool) {
+        self.stranger.store(!admitted, Relaxed);
+    }
+
+    /// Whether it hears from the mesh where stations are: then they need not be announced to it frame by frame.
+    pub fn is_meshed(&self) -> bool {
+        self.meshed.load(Relaxed)
+    }
+
+    /// Sets whether it hears from the mesh where stations are.
+    pub fn set_meshed(&self, meshed: bool) {
+        self.meshed.store(meshed, Relaxed);
     }
 
     /// Whether a frame to everybody should pass it by: it has not answered for some time, so the frame would be copied,
@@ -183,12 +225,26 @@ pub struct Network {
     pub peers: Vec<Arc<Peer>>,
     /// The peers whose frames are let in; `None` is all of them.
     pub admits: Option<Vec<PeerId>>,
+    /// Requests for the MAC addresses of known attachments are answered here ([`super::neighbours`]).
+    pub suppress: bool,
+    /// Multicast goes only to who listens ([`super::groups`]).
+    pub snooping: bool,
 }
 
 /// Everything a frame can meet.
 pub struct Topology {
     /// Our tunnel address.
     pub address: Ipv4Addr,
+    /// What those take for ours that know nothing of us but the key: another only where the file sets ours.
+    pub alias: Ipv4Addr,
+    /// Whether we pass packets on between others.
+    pub relays: bool,
+    /// The next hop to the members with these tunnel addresses, as bits: a peer with a way of its own, the member itself
+    /// where it has one.
+    pub routes: IdMap<u32, PeerId>,
+    /// The same for what goes through others to members with a way of their own, from us: also while that way is there, or
+    /// it could not be known whether the other works.
+    pub detours: IdMap<u32, PeerId>,
     networks: IdMap<u32, Network>,
     peers: IdMap<PeerId, Arc<Peer>>,
     by_index: IdMap<u32, Arc<Peer>>,
@@ -200,11 +256,37 @@ impl Topology {
     pub fn new(address: Ipv4Addr, networks: Vec<Network>, peers: &[Arc<Peer>]) -> Self {
         Self {
             address,
+            alias: address,
+            relays: false,
+            routes: IdMap::default(),
+            detours: IdMap::default(),
             networks: networks.into_iter().map(|network| (network.vni, network)).collect(),
             peers: peers.iter().map(|peer| (peer.id, peer.clone())).collect(),
             by_index: peers.iter().map(|peer| (peer.index, peer.clone())).collect(),
             by_key: peers.iter().map(|peer| (peer.key, peer.clone())).collect(),
         }
+    }
+
+    /// With what others take for our tunnel address.
+    pub fn with_alias(self, alias: Ipv4Addr) -> Self {
+        Self { alias, ..self }
+    }
+
+    /// Whether a packet to this tunnel address is for us.
+    pub fn is_ours(&self, destination: Ipv4Addr) -> bool {
+        destination == self.address || destination == self.alias
+    }
+
+    /// The same with these [`Self::routes`], as a member that `relays` or not.
+    #[must_use]
+    pub fn with_routes(self, relays: bool, routes: IdMap<u32, PeerId>) -> Self {
+        Self { relays, routes, ..self }
+    }
+
+    /// The same with these [`Self::detours`].
+    #[must_use]
+    pub fn with_detours(self, detours: IdMap<u32, PeerId>) -> Self {
+        Self { detours, ..self }
     }
 
     /// The network with this VNI.

@@ -11,7 +11,7 @@
 //!   with a cookie                   20        1,000     beyond: dropped
 //! ```
 //!
-//! A source is an IPv4 address or an IPv6 /64. Sources share [`SOURCES`] counters by a keyed hash: a flooder takes of the
+//! A source is an IPv4 address, an IPv6 /64 or a TCP connection. Sources share [`SOURCES`] counters by a keyed hash: a flooder takes of the
 //! budget of one in so many others, and cannot choose of whose.
 
 use super::macs::{Mac, MacKeys, has_cookie, mac};
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::aead::Engine;
 use crate::wire::key::{PublicKey, Secret};
+use crate::wire::way::stream_of;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -178,7 +179,7 @@ impl Gate {
         let proven = has_mac2
             && (has_cookie(message, &self.cookie(epoch, from))
                 || has_cookie(message, &self.cookie(epoch.saturating_sub(1), from)));
-        let slot = usize::from(u16::from_le_bytes(self.slot(from.ip()))) % SOURCES;
+        let slot = usize::from(u16::from_le_bytes(self.slot(&from))) % SOURCES;
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
         let admitted = budgets.take(age.as_secs(), slot, proven);
         drop(budgets);
@@ -207,10 +208,12 @@ impl Gate {
         }
     }
 
-    fn slot(&self, source: IpAddr) -> [u8; 2] {
+    fn slot(&self, source: &SocketAddr) -> [u8; 2] {
         let key = &self.cookie_secret[..];
-        let [a, b, ..] = match source.to_canonical() {
+        let [a, b, ..] = match source.ip().to_canonical() {
             IpAddr::V4(address) => mac(key, &[b"source", &address.octets()]),
+            // Each TCP connection is a source, or one stranger's would use up what all of them have.
+            IpAddr::V6(address) if stream_of(source).is_some() => mac(key, &[b"stream", &address.octets()]),
             IpAddr::V6(address) => mac(key, &[b"source", &address.octets()[..8]]),
         };
         [a, b]
@@ -262,6 +265,7 @@ impl Budgets {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::wire::way::stream;
 
     fn settings() -> GateSettings {
         let random = |bytes: &mut [u8]| bytes.fill(0x5a);
@@ -310,6 +314,10 @@ mod tests {
         assert_eq!(admitted(&gate, now, true, 10_000, |_| spread(0)), own, "with a cookie");
         let everybody = admitted(&gate, now, false, HANDSHAKES_PER_SECOND - own, |n| spread(n + 1));
         assert_eq!(everybody, HANDSHAKES_PER_SECOND - own);
+        // Each TCP connection is one: a stranger's has no share in what the others need.
+        let another = now + Duration::from_secs(2);
+        assert_eq!(admitted(&gate, another, false, 1000, |_| stream(7)), own);
+        assert_eq!(admitted(&gate, another, false, own, |_| stream(8)), own);
         // An IPv6 subnet is one source, and so are both ways to write an IPv4 address.
         let subnet = |n: u32| format!("[2001:db8::{n:x}]:1").parse().unwrap();
         let later = now + Duration::from_secs(1);

@@ -7,6 +7,7 @@
 //! seals. Of those that are not, only the newest is kept.
 
 use super::session::{Keys, Opener, Sealer};
+use super::window::Reception;
 use crate::aead::Engine;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,47 +40,66 @@ impl Session {
 }
 
 #[derive(Default)]
-pub(super) struct Keyring(Vec<Session>);
+pub(super) struct Keyring {
+    sessions: Vec<Session>,
+    /// What became of the messages of those that are gone.
+    past: Reception,
+}
 
 impl Keyring {
     pub(super) fn add(&mut self, session: Session) {
         if !session.confirmed {
-            self.0.retain(|other| other.confirmed);
+            self.retain(|other| other.confirmed);
         }
-        self.0.insert(0, session);
-        self.0.truncate(KEPT);
+        self.sessions.insert(0, session);
+        let mut count = 0;
+        self.retain(|_| {
+            count += 1;
+            count <= KEPT
+        });
+    }
+
+    fn retain(&mut self, mut keeps: impl FnMut(&Session) -> bool) {
+        for gone in self.sessions.extract_if(.., |session| !keeps(session)) {
+            self.past = self.past.and(gone.opener.reception());
+        }
+    }
+
+    /// What became of the peer's messages in all sessions.
+    pub(super) fn reception(&self) -> Reception {
+        self.sessions.iter().fold(self.past, |sum, session| sum.and(session.opener.reception()))
     }
 
     /// The session that seals, if one may.
     pub(super) fn current(&self, now: Instant) -> Option<&Session> {
-        let current = self.0.iter().find(|session| session.confirmed)?;
+        let current = self.sessions.iter().find(|session| session.confirmed)?;
         (current.is_usable(now) && !current.sealer.is_exhausted()).then_some(current)
     }
 
     /// When the session that seals was made, unless it has been found too old.
     pub(super) fn established(&self) -> Option<Instant> {
-        self.0.iter().find(|session| session.confirmed).map(|session| session.made)
+        self.sessions.iter().find(|session| session.confirmed).map(|session| session.made)
     }
 
     /// What opens datagrams to this index.
     pub(super) fn opener(&self, now: Instant, index: u32) -> Option<&Arc<Opener>> {
-        let session = self.0.iter().find(|session| session.opener.index() == index)?;
+        let session = self.sessions.iter().find(|session| session.opener.index() == index)?;
         session.is_usable(now).then_some(&session.opener)
     }
 
     /// The peer used the session with this index; returns whether that confirmed it.
     pub(super) fn confirm(&mut self, index: u32) -> bool {
-        let session = self.0.iter_mut().find(|session| session.opener.index() == index);
+        let session = self.sessions.iter_mut().find(|session| session.opener.index() == index);
         session.is_some_and(|session| !std::mem::replace(&mut session.confirmed, true))
     }
 
     /// Whether a session has this index.
     pub(super) fn has(&self, index: u32) -> bool {
-        self.0.iter().any(|session| session.opener.index() == index)
+        self.sessions.iter().any(|session| session.opener.index() == index)
     }
 
     /// Forgets the keys of sessions that are over.
     pub(super) fn expire(&mut self, now: Instant) {
-        self.0.retain(|session| session.is_usable(now) && !session.sealer.is_exhausted());
+        self.retain(|session| session.is_usable(now) && !session.sealer.is_exhausted());
     }
 }

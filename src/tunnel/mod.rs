@@ -27,6 +27,7 @@
 //! * After 90 seconds without an answer it begins anew when there is something to send.
 //! * An initiation may go to several endpoints; the peer answers the first copy and refuses the rest as replays.
 //! * An initiation does not move the endpoint of a live session; the data that confirms the one it begins does.
+//! * Control may choose the endpoint. The tunnel is then held there while the peer is heard there ([`Tunnel::choose`]).
 //! * Of a session's index 24 bits name the tunnel, drawn at random by the owner, and eight are drawn for the session.
 //! * Packets are not padded.
 
@@ -45,7 +46,7 @@ pub use crate::aead::Engine;
 pub use gate::{Admission, Claim, Gate, GateSettings, HANDSHAKES_PER_SECOND, tunnel_of};
 pub use noise::Called;
 pub use session::{OVERHEAD, Opener, Sealer};
-pub use window::SIZE as REPLAY_WINDOW;
+pub use window::{Reception, SIZE as REPLAY_WINDOW};
 
 use crate::wire::key::{PublicKey, Secret};
 use gate::Identity;
@@ -65,6 +66,10 @@ pub const HANDSHAKE_ROOM: usize = 160;
 const PATIENCE: u32 = 2;
 /// How long a cookie is used: until its secret changes, and not quite (paper §5.4.7).
 const COOKIE_LIFE: Duration = Duration::from_secs(115);
+
+/// How long a chosen way must be silent before the peer's frames move the tunnel elsewhere: the peer lost that way and
+/// noticed first. Longer than packets of two ways overtake each other.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// Message types (paper §5.4).
 const INITIATION: u8 = 1;
@@ -120,6 +125,17 @@ pub struct HandshakeOutcome {
     pub session_up: bool,
 }
 
+/// What an authentic data message had in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing.
+    Keepalive,
+    /// A message of the mesh: control sends those over every way, to measure it.
+    Message,
+    /// Anything else: the peer prefers the way it came.
+    Frame,
+}
+
 /// What time makes a tunnel send: so many bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timely {
@@ -146,6 +162,10 @@ pub struct Tunnel {
     cookie: Option<(Mac, Instant)>,
     timers: Timers,
     endpoint: Option<SocketAddr>,
+    /// When control chose the endpoint; `None` while the peer's datagrams do.
+    chosen: Option<Instant>,
+    /// When a data message last came from the endpoint.
+    heard_at: Option<Instant>,
     candidates: Vec<SocketAddr>,
     waiting: Waiting,
 }
@@ -166,6 +186,8 @@ impl Tunnel {
             cookie: None,
             timers: Timers::new(keepalive, identity.public.0 > settings.peer.0, now),
             endpoint: None,
+            chosen: None,
+            heard_at: None,
             candidates: settings.endpoints.clone(),
             waiting: Waiting::default(),
             identity,
@@ -189,7 +211,7 @@ impl Tunnel {
         self.keyring.established()
     }
 
-    /// Where the peer was last authentically heard from.
+    /// The way to the peer: where it was last authentically heard from, unless control chose another.
     pub fn endpoint(&self) -> Option<SocketAddr> {
         self.endpoint
     }
@@ -207,6 +229,48 @@ impl Tunnel {
         self.endpoint.into_iter().chain(rest)
     }
 
+    // ---- the way --------------------------------------------------------------------------------------------------
+
+    /// From here on `endpoint` is the way to the peer. The tunnel is *held* there: messages of the mesh from elsewhere never
+    /// move it, frames and keepalives only once nothing was heard on the chosen way for a second.
+    pub fn choose(&mut self, now: Instant, endpoint: SocketAddr) {
+        self.chosen = Some(now);
+        self.settle(endpoint);
+    }
+
+    /// The tunnel follows its peer again wherever that is authentically heard from, as WireGuard does.
+    pub fn release(&mut self) {
+        self.chosen = None;
+    }
+
+    /// When a data message, or a keepalive, last came over the way to the peer; `None` when none did yet.
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.heard_at
+    }
+
+    /// Moves to `endpoint`.
+    fn settle(&mut self, endpoint: SocketAddr) {
+        if self.endpoint != Some(endpoint) {
+            (self.endpoint, self.heard_at) = (Some(endpoint), None);
+        }
+    }
+
+    /// The peer was authentically heard `from` there. Follows it unless the tunnel is held.
+    fn follow(&mut self, now: Instant, from: SocketAddr, content: Content) {
+        if self.endpoint != Some(from) {
+            let silent = |at: Instant| now.saturating_duration_since(at) >= HOLD;
+            let held = self.chosen.is_some_and(|chosen| {
+                content == Content::Message || !silent(self.heard_at.map_or(chosen, |heard| heard.max(chosen)))
+            });
+            if held && self.endpoint.is_some() {
+                return;
+            }
+            self.chosen = self.chosen.map(|_| now);
+            self.settle(from);
+        }
+        self.heard_at = Some(now);
+    }
+
     // ---- data -----------------------------------------------------------------------------------------------------
 
     /// What seals data for the peer, and where to send it; `None` when no session is live. The caller is about to send.
@@ -221,18 +285,22 @@ impl Tunnel {
         self.keyring.opener(now, index).cloned()
     }
 
-    /// An authentic datagram of the session with this index came `from` there; it was a keepalive unless it had `data`.
-    /// Returns whether a session came to life by it. To be told at once for the first of a train, and again when one that
-    /// has data follows keepalives.
-    pub fn heard(&mut self, now: Instant, from: SocketAddr, index: u32, data: bool) -> bool {
+    /// An authentic datagram of the session with this index came `from` there, with this content. Returns whether a session
+    /// came to life by it. To be told at once for the first of a train, and again for the first with other content.
+    pub fn heard(&mut self, now: Instant, from: SocketAddr, index: u32, content: Content) -> bool {
         let could_seal = self.keyring.current(now).is_some();
-        self.endpoint = Some(from);
-        self.timers.heard(now, data);
+        self.follow(now, from, content);
+        self.timers.heard(now, content != Content::Keepalive);
         if self.keyring.confirm(index) {
             self.timers.established();
             self.calling = None;
         }
         !could_seal && self.keyring.current(now).is_some()
+    }
+
+    /// What became of the peer's data messages, in all sessions.
+    pub fn reception(&self) -> Reception {
+        self.keyring.reception()
     }
 
     // ---- handshakes -----------------------------------------------------------------------------------------------
@@ -278,7 +346,7 @@ impl Tunnel {
         self.stamp(now, ours, message);
         self.add_session(now, &keys, ours, theirs, false);
         if self.keyring.current(now).is_none() {
-            self.endpoint = Some(from);
+            self.settle(from);
         }
         self.timers.shook();
         Ok(RESPONSE_LEN)
@@ -305,7 +373,10 @@ impl Tunnel {
         let (ours, could_seal) = (*ours, self.keyring.current(now).is_some());
         self.calling = None;
         self.add_session(now, &keys, ours, theirs, true);
-        self.endpoint = Some(from);
+        if !could_seal {
+            self.settle(from);
+        }
+        self.follow(now, from, Content::Keepalive);
         self.timers.shook();
         self.timers.established();
         let reply = self.keepalive(now, reply).unwrap_or(0);

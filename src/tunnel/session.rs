@@ -8,7 +8,7 @@
 //! its own, an [`Opener`] locks its replay window for a moment after the packet proved authentic. They know nothing of
 //! time: which session is used, and until when, is the tunnel's to say.
 
-use super::window::Window;
+use super::window::{Reception, Window};
 use super::{DATA, Refusal};
 use crate::aead::{Engine, Key};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -98,6 +98,11 @@ impl Opener {
     /// Our index for the session, by which the peer's datagrams name it.
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// What became of the peer's data messages in this session.
+    pub(super) fn reception(&self) -> Reception {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).reception()
     }
 
     /// Opens a data message of this session into the front of `packet` and returns the packet's length, padding included;

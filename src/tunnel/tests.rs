@@ -88,7 +88,8 @@ impl Pair {
             Claim::Data(index) => {
                 let opener = self.tunnels[n].opener(now, index).ok_or(Refusal::UnknownSession)?;
                 let length = opener.open(datagram, &mut [0; 2000])?;
-                self.tunnels[n].heard(now, from, index, length > 0);
+                let content = if length > 0 { Content::Frame } else { Content::Keepalive };
+                self.tunnels[n].heard(now, from, index, content);
                 self.heard[n] += usize::from(length > 0);
                 return Ok(());
             }
@@ -326,7 +327,7 @@ fn what_waits_since_a_session_ended_leaves_with_the_next_also_before_a_tick() {
         let outcome = pair.tunnels[caller].take_response(pair.now, there, &response[..length], &mut reply).unwrap();
         assert!(outcome.session_up, "the caller's packets");
         let Some(Claim::Data(index)) = Gate::claim(&reply[..outcome.reply]) else { panic!("no keepalive") };
-        assert!(pair.tunnels[1 - caller].heard(pair.now, here, index, false), "the other's");
+        assert!(pair.tunnels[1 - caller].heard(pair.now, here, index, Content::Keepalive), "the other's");
     }
 }
 

@@ -35,6 +35,7 @@ pub const IDLE: Duration = Duration::from_secs(10);
 /// Fragments begin at multiples of this many bytes (RFC 791 §3.1).
 const UNIT: usize = 8;
 const MORE_FRAGMENTS: u16 = 0x2000;
+const OFFSET: u16 = 0x1fff;
 
 /// One piece of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,14 +58,16 @@ pub fn pieces(packet_len: usize, limit: usize) -> impl Iterator<Item = Piece> {
 }
 
 impl Piece {
-    /// Writes the piece's 20-byte header: that of the packet with length, offset and checksum of its own.
+    /// Writes the piece's 20-byte header: that of the packet with length, offset and checksum of its own. The packet may be a
+    /// piece itself.
     ///
     /// # Panics
     /// When `header` is not 20 bytes long.
     pub fn stamp(&self, original: &[u8; IPV4_LEN], header: &mut [u8]) {
         header.copy_from_slice(original);
-        let more = if self.more { MORE_FRAGMENTS } else { 0 };
-        let offset = (self.payload.start - IPV4_LEN) / UNIT;
+        let before = u16::from_be_bytes([original[6], original[7]]);
+        let more = if self.more { MORE_FRAGMENTS } else { before & MORE_FRAGMENTS };
+        let offset = usize::from(before & OFFSET) + (self.payload.start - IPV4_LEN) / UNIT;
         finish_header(header, self.payload.len(), more | offset as u16);
     }
 }

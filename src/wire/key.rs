@@ -49,37 +49,49 @@ impl PublicKey {
     }
 }
 
-impl fmt::Display for PublicKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&STANDARD.encode(self.0))
-    }
-}
+/// An authority's Ed25519 public key: it signs the certificates of a network's members.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AuthorityKey(pub [u8; 32]);
 
-impl fmt::Debug for PublicKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+/// Public keys are base64 wherever they are text.
+macro_rules! written_in_base64 {
+    ($key:ident) => {
+        impl fmt::Display for $key {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&STANDARD.encode(self.0))
+            }
+        }
 
-impl FromStr for PublicKey {
-    type Err = NotAKey;
-    fn from_str(text: &str) -> Result<Self, NotAKey> {
-        decode(text).map(Self)
-    }
-}
+        impl fmt::Debug for $key {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
 
-impl TryFrom<String> for PublicKey {
-    type Error = NotAKey;
-    fn try_from(text: String) -> Result<Self, NotAKey> {
-        text.parse()
-    }
-}
+        impl FromStr for $key {
+            type Err = NotAKey;
+            fn from_str(text: &str) -> Result<Self, NotAKey> {
+                decode(text).map(Self)
+            }
+        }
 
-impl From<PublicKey> for String {
-    fn from(key: PublicKey) -> Self {
-        key.to_string()
-    }
+        impl TryFrom<String> for $key {
+            type Error = NotAKey;
+            fn try_from(text: String) -> Result<Self, NotAKey> {
+                text.parse()
+            }
+        }
+
+        impl From<$key> for String {
+            fn from(key: $key) -> Self {
+                key.to_string()
+            }
+        }
+    };
 }
+written_in_base64!(PublicKey);
+written_in_base64!(AuthorityKey);
 
 /// A secret of 32 bytes: a private key or a pre-shared key. Wiped from memory when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]

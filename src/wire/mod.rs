@@ -19,11 +19,17 @@ pub mod checksum;
 pub mod cidr;
 pub mod ethernet;
 pub mod fragment;
+pub mod igmp;
 pub mod key;
 pub mod merge;
 pub mod message;
+pub mod mld;
 pub mod mss;
+pub mod multicast;
+pub mod name;
+pub mod neighbour;
 pub mod segment;
+pub mod stream;
 #[cfg(test)]
 mod testing;
 pub mod vnet;
@@ -53,5 +59,7 @@ pub const MAX_FRAME: usize = MAX_PORT_MTU as usize + 14 + 8;
 pub const MAX_SUPER_FRAME: usize = 65_535 + 14 + 8;
 /// UDP port of the mesh's own messages inside a tunnel ("WEFT" on a telephone keypad).
 pub const MESH_PORT: u16 = 9338;
+/// UDP port of relayed datagrams inside a tunnel: those of a pair of members that have no way of their own.
+pub const RELAY_PORT: u16 = 9339;
 /// UDP port of VXLAN (RFC 7348 §5).
 pub const VXLAN_PORT: u16 = 4789;

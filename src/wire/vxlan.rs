@@ -1,4 +1,5 @@
-//! What a tunnel carries: an Ethernet frame in VXLAN (RFC 7348) in UDP in IPv4, or a message of the mesh in UDP.
+//! What a tunnel carries: an Ethernet frame in VXLAN (RFC 7348) in UDP in IPv4, or in UDP a message of the mesh, or a
+//! datagram of a pair of members on its way through others.
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -31,7 +32,7 @@
 
 use super::ethernet::HEADER_LEN;
 use super::vnet::{PartialChecksum, TCP_CHECKSUM, UDP_CHECKSUM};
-use super::{INNER_OVERHEAD, MESH_PORT, Malformed, VXLAN_PORT, checksum};
+use super::{INNER_OVERHEAD, MESH_PORT, Malformed, RELAY_PORT, VXLAN_PORT, checksum};
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
@@ -39,6 +40,8 @@ use std::ops::Range;
 pub const IPV4_LEN: usize = 20;
 /// A UDP header.
 pub const UDP_LEN: usize = 8;
+/// What relaying adds in front of a datagram.
+pub const RELAY_OVERHEAD: usize = IPV4_LEN + UDP_LEN;
 /// A VXLAN header.
 pub const VXLAN_LEN: usize = 8;
 
@@ -55,7 +58,8 @@ const REMOTE_CHECKSUM_START: u32 = 0x7f;
 const MIN_START: usize = HEADER_LEN + IPV4_LEN;
 /// First port of the dynamic range RFC 7348 §5 recommends for the UDP source.
 const FIRST_SOURCE_PORT: u16 = 49_152;
-const TTL: u8 = 64;
+/// TTL of what is for the member that it is sent to.
+pub(super) const TTL: u8 = 64;
 const UDP: u8 = 17;
 
 /// A packet out of a tunnel.
@@ -65,6 +69,8 @@ pub struct Packet {
     pub source: Ipv4Addr,
     /// Tunnel address it is meant for.
     pub destination: Ipv4Addr,
+    /// Its length: what is behind is padding.
+    pub len: usize,
     /// What it carries.
     pub payload: Payload,
 }
@@ -83,6 +89,8 @@ pub enum Payload {
     },
     /// A message of the mesh: the UDP payload.
     Message(Range<usize>),
+    /// A datagram of a pair of members: the UDP payload.
+    Relayed(Range<usize>),
     /// Part of a packet, for the reassembler.
     Fragment,
     /// Something else that is valid IPv4.
@@ -117,7 +125,7 @@ pub fn emit(
     debug_assert!(partial.is_none_or(can_signal), "{partial:?} cannot be signalled");
     let (envelope, vxlan) = header.split_at_mut(IPV4_LEN + UDP_LEN);
     let ports = (FIRST_SOURCE_PORT | flow, VXLAN_PORT);
-    emit_envelope(envelope, source, destination, identification, ports, VXLAN_LEN + frame_len);
+    emit_envelope(envelope, source, destination, identification, TTL, ports, VXLAN_LEN + frame_len);
     let (mut first, mut second) = (VNI_VALID, vni << 8);
     if let Some(PartialChecksum { start, offset }) = partial.filter(|&partial| can_signal(partial)) {
         first |= REMOTE_CHECKSUM;
@@ -137,6 +145,7 @@ pub(super) fn emit_envelope(
     source: Ipv4Addr,
     destination: Ipv4Addr,
     identification: u16,
+    ttl: u8,
     ports: (u16, u16),
     len: usize,
 ) {
@@ -146,7 +155,7 @@ pub(super) fn emit_envelope(
     ip[0] = 0x45;
     ip[2..4].copy_from_slice(&total.to_be_bytes());
     ip[4..6].copy_from_slice(&identification.to_be_bytes());
-    ip[8] = TTL;
+    ip[8] = ttl;
     ip[9] = UDP;
     ip[12..16].copy_from_slice(&source.octets());
     ip[16..20].copy_from_slice(&destination.octets());
@@ -155,6 +164,39 @@ pub(super) fn emit_envelope(
     udp[2..4].copy_from_slice(&ports.1.to_be_bytes());
     udp[4..6].copy_from_slice(&((UDP_LEN + len) as u16).to_be_bytes());
     udp[6..8].fill(0);
+}
+
+/// Writes the headers ([`RELAY_OVERHEAD`] bytes) in front of a datagram of `len` bytes that other members pass on.
+///
+/// # Panics
+/// When `header` is not [`RELAY_OVERHEAD`] bytes long.
+pub fn emit_relayed(
+    header: &mut [u8],
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    identification: u16,
+    ttl: u8,
+    len: usize,
+) {
+    emit_envelope(header, source, destination, identification, ttl, (RELAY_PORT, RELAY_PORT), len);
+}
+
+/// Source and destination of a packet that [`parse`] took.
+pub fn addresses(packet: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let [.., a, b, c, d, e, f, g, h] = *packet.first_chunk::<IPV4_LEN>()?;
+    Some((Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h)))
+}
+
+/// Takes one from the TTL of a packet that [`parse`] took; returns whether it may be passed on. Options are no part of
+/// packets that may.
+pub fn decrement_ttl(packet: &mut [u8]) -> bool {
+    let Some(header) = packet.first_chunk_mut::<IPV4_LEN>() else { return false };
+    if header[0] != 0x45 || header[8] <= 1 {
+        return false;
+    }
+    header[8] -= 1;
+    checksum::finish_ipv4(header);
+    true
 }
 
 /// The fields of an IPv4 header that was checked: version, lengths, header checksum.
@@ -199,9 +241,10 @@ impl Ipv4Header {
 /// Reads a packet out of a tunnel. A UDP checksum, should there be one, is not verified: the tag did more.
 ///
 /// # Errors
-/// [`Malformed`] when it is not valid IPv4, or is UDP for one of our two ports and not valid there.
+/// [`Malformed`] when it is not valid IPv4, or is UDP for one of our ports and not valid there.
 pub fn parse(packet: &[u8]) -> Result<Packet, Malformed> {
     let ip = Ipv4Header::parse(packet)?;
+    let len = ip.payload.end;
     let payload = if ip.more_fragments || ip.fragment_offset != 0 {
         Payload::Fragment
     } else if ip.protocol == UDP {
@@ -209,7 +252,14 @@ pub fn parse(packet: &[u8]) -> Result<Packet, Malformed> {
     } else {
         Payload::Other
     };
-    Ok(Packet { source: ip.source, destination: ip.destination, payload })
+    Ok(Packet { source: ip.source, destination: ip.destination, len, payload })
+}
+
+/// The UDP port that a packet which was not checked yet is for, if it is neither a fragment nor has options.
+pub fn destination_port(packet: &[u8]) -> Option<u16> {
+    let header = packet.first_chunk::<{ IPV4_LEN + UDP_LEN }>()?;
+    let plain = header[0] == 0x45 && header[6] & 0x3f == 0 && header[7] == 0 && header[9] == UDP;
+    plain.then(|| u16::from_be_bytes([header[22], header[23]]))
 }
 
 fn parse_udp(packet: &[u8], at: Range<usize>) -> Result<Payload, Malformed> {
@@ -222,6 +272,7 @@ fn parse_udp(packet: &[u8], at: Range<usize>) -> Result<Payload, Malformed> {
     match u16::from_be_bytes([header[2], header[3]]) {
         VXLAN_PORT => parse_vxlan(packet, payload),
         MESH_PORT => Ok(Payload::Message(payload)),
+        RELAY_PORT => Ok(Payload::Relayed(payload)),
         _ => Ok(Payload::Other),
     }
 }
@@ -277,7 +328,10 @@ mod tests {
         let packet = packet(None, &[0x55; 60]);
         assert_eq!(packet[..INNER_OVERHEAD], expected);
         let payload = Payload::Frame { vni: 0xab_cdef, partial: None, range: 36..96 };
-        assert_eq!(parse(&packet), Ok(Packet { source: SOURCE, destination: DESTINATION, payload }));
+        assert_eq!(
+            parse(&packet),
+            Ok(Packet { source: SOURCE, destination: DESTINATION, len: packet.len(), payload })
+        );
     }
 
     #[test]
@@ -351,6 +405,32 @@ mod tests {
         assert_eq!(parse(&packet).unwrap().payload, Payload::Frame { vni: 0xab_cdef, partial: None, range: 40..100 });
     }
 
+    #[test]
+    fn a_relayed_datagram_loses_one_hop_at_a_time_and_stays_a_packet() {
+        let mut packet = vec![7; RELAY_OVERHEAD + 100];
+        emit_relayed(&mut packet[..RELAY_OVERHEAD], SOURCE, DESTINATION, 9, 3, 100);
+        for left in [3, 2] {
+            assert_eq!(packet[8], left);
+            assert!(decrement_ttl(&mut packet));
+            let payload = Payload::Relayed(RELAY_OVERHEAD..packet.len());
+            assert_eq!(
+                parse(&packet),
+                Ok(Packet { source: SOURCE, destination: DESTINATION, len: packet.len(), payload })
+            );
+            assert_eq!(addresses(&packet), Some((SOURCE, DESTINATION)));
+            assert_eq!(destination_port(&packet), Some(RELAY_PORT));
+        }
+        let before = packet.clone();
+        assert!(!decrement_ttl(&mut packet), "the last hop");
+        assert_eq!(packet, before);
+        packet[8] = 0;
+        assert!(!decrement_ttl(&mut packet), "none left at all");
+        packet[..2].copy_from_slice(&[0x46, 0]);
+        packet[8] = 9;
+        assert!(!decrement_ttl(&mut packet), "options");
+        assert!(!decrement_ttl(&mut packet[..19]) && addresses(&packet[..19]).is_none());
+    }
+
     proptest! {
         #[test]
         fn what_is_emitted_is_parsed(
@@ -363,7 +443,7 @@ mod tests {
             let mut packet = vec![0; INNER_OVERHEAD + frame_len];
             emit(&mut packet[..INNER_OVERHEAD], source, destination, identification, vni, flow, partial, frame_len);
             let payload = Payload::Frame { vni, partial, range: INNER_OVERHEAD..packet.len() };
-            prop_assert_eq!(parse(&packet), Ok(Packet { source, destination, payload }));
+            prop_assert_eq!(parse(&packet), Ok(Packet { source, destination, len: packet.len(), payload }));
             let port = u16::from_be_bytes([packet[20], packet[21]]);
             prop_assert!(port >= 49_152);
         }

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use weft::switch::allowance::Allowance;
 use weft::switch::counters::Flow;
 use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
@@ -207,7 +208,13 @@ impl Host {
             }
             all.push(peer);
         }
-        let port = |n: usize| Port { id: PortId(n as u32), vni: VNI, mac: mac(number, n), flow: Flow::default() };
+        let port = |n: usize| Port {
+            id: PortId(n as u32),
+            vni: VNI,
+            mac: mac(number, n),
+            flow: Flow::default(),
+            spoken: Allowance::default(),
+        };
         let ports: Vec<_> = (0..size.ports).map(|n| Arc::new(port(n))).collect();
         let mut networks: Vec<_> =
             (0..size.networks as u32).map(|n| Network { vni: VNI + n, mtu: 1500, ..Network::default() }).collect();

@@ -3,6 +3,8 @@
 mod bench;
 mod commands;
 mod scale;
+mod scenes;
+mod topologies;
 mod tour;
 
 use crate::common::cli::WEFT;

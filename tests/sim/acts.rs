@@ -7,6 +7,7 @@ use super::world::{Acquaintance, Datagram, Link, World, endpoint};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use weft::switch::counters::Drop;
+use weft::switch::fdb;
 use weft::switch::ids::Place;
 use weft::wire::ethernet::Mac;
 use weft::wire::vnet::{self, VnetHeader};
@@ -183,7 +184,7 @@ impl Play {
         self.world.remove_port(host, port);
         for other in &self.world.hosts {
             // As control does, when it learns that an attachment ended.
-            for entry in other.switch.fdb.snapshot(0).iter().filter(|entry| entry.is_static) {
+            for entry in other.switch.fdb.snapshot(0).iter().filter(|entry| entry.kind == fdb::Kind::Static) {
                 if !self.stations.iter().any(|station| (station.mac, station.vni) == (entry.mac, entry.vni)) {
                     other.switch.fdb.remove_static(entry.vni, entry.mac, entry.place);
                 }
@@ -335,7 +336,7 @@ impl Play {
                 // A host that lost sight of the victim's may have it where it was.
                 let here = Place::Port(station.port);
                 let statics = host.switch.fdb.snapshot(0);
-                let known = statics.iter().any(|e| e.is_static && e.mac == victim && e.place != here);
+                let known = statics.iter().any(|e| e.kind == fdb::Kind::Static && e.mac == victim && e.place != here);
                 if known {
                     refuse(self, vnet, &frame, Drop::SpoofedSource);
                 }

@@ -3,8 +3,10 @@
 mod acts;
 mod frames;
 mod ledger;
+mod multicast;
 pub(crate) mod play;
 mod rng;
+mod stations;
 mod super_frames;
 #[allow(dead_code, reason = "the tests of the tunnel use the rest")]
 mod world;

@@ -12,6 +12,7 @@ use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use weft::switch::allowance::Allowance;
 use weft::switch::counters::Drop;
 use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
@@ -22,6 +23,7 @@ use weft::tunnel::{Engine, Gate, GateSettings, TunnelSettings};
 use weft::wire::ethernet::Mac;
 use weft::wire::key::{PublicKey, Secret};
 use weft::wire::vnet::{self, VnetHeader};
+use weft::wire::way;
 use weft::wire::{UNDERLAY_OVERHEAD_V4, WIREGUARD_OVERHEAD};
 
 /// How often a daemon ticks its switch.
@@ -81,7 +83,12 @@ pub(crate) struct Outbox {
     pub(crate) deliveries: Vec<Delivery>,
     pub(crate) datagrams: Vec<(SocketAddr, Vec<u8>)>,
     pub(crate) messages: Vec<(PeerId, Vec<u8>)>,
+    /// The way the last of them came.
+    pub(crate) came_from: Option<SocketAddr>,
     pub(crate) sessions_up: usize,
+    /// Initiations of those who are no peers.
+    pub(crate) strangers: Vec<(PublicKey, Vec<u8>)>,
+    pub(crate) snooped: Vec<(PortId, Vec<u8>)>,
 }
 
 impl Egress for Outbox {
@@ -103,8 +110,13 @@ impl Egress for Outbox {
 
     fn notify(&mut self, event: Event<'_>) {
         match event {
-            Event::Message(peer, payload) => self.messages.push((peer, payload.to_vec())),
+            Event::Message(peer, from, payload) => {
+                self.came_from = Some(from);
+                self.messages.push((peer, payload.to_vec()));
+            }
             Event::SessionUp(_) => self.sessions_up += 1,
+            Event::Stranger { key, datagram, .. } => self.strangers.push((key, datagram.to_vec())),
+            Event::Snooped(port, frame) => self.snooped.push((port, frame.to_vec())),
         }
     }
 }
@@ -159,6 +171,12 @@ pub(crate) struct World {
     pub(crate) link: Link,
     /// Pairs of hosts, from and to, between which nothing gets through.
     pub(crate) cut: BTreeSet<(usize, usize)>,
+    /// Who passes packets on.
+    pub(crate) relays: BTreeSet<usize>,
+    /// The next hop of a host to another.
+    pub(crate) routes: BTreeMap<(usize, usize), usize>,
+    /// The same to another that it has a way to of its own.
+    pub(crate) detours: BTreeMap<(usize, usize), usize>,
     /// Everything that was sent, when somebody wants to look.
     pub(crate) capture: Option<Vec<Datagram>>,
     pub(crate) log: VecDeque<String>,
@@ -168,6 +186,8 @@ pub(crate) struct World {
     pub(crate) narrowest: usize,
     /// Datagrams that were too large for the path.
     pub(crate) too_big: usize,
+    /// Whether switches answer for known addresses, and narrow multicast.
+    pub(crate) narrow: bool,
     homes: BTreeMap<SocketAddr, usize>,
     heap: BTreeMap<(Duration, u64), Next>,
     serial: u64,
@@ -204,11 +224,15 @@ impl World {
             hosts: Vec::new(),
             link: Link::default(),
             cut: BTreeSet::new(),
+            relays: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            detours: BTreeMap::new(),
             capture: None,
             log: VecDeque::new(),
             port_mtu: 1500,
             narrowest: usize::MAX,
             too_big: 0,
+            narrow: false,
             homes: BTreeMap::new(),
             heap: BTreeMap::new(),
             serial: 0,
@@ -350,7 +374,13 @@ impl World {
     pub(crate) fn add_port(&mut self, n: usize, vni: u32, mac: Mac) -> PortId {
         self.next_id += 1;
         let id = PortId(self.next_id);
-        self.hosts[n].ports.push(Arc::new(Port { id, vni, mac, flow: weft::switch::counters::Flow::default() }));
+        self.hosts[n].ports.push(Arc::new(Port {
+            id,
+            vni,
+            mac,
+            flow: weft::switch::counters::Flow::default(),
+            spoken: Allowance::default(),
+        }));
         self.publish();
         id
     }
@@ -363,7 +393,7 @@ impl World {
 
     /// Tells all switches how things are.
     pub(crate) fn publish(&self) {
-        for host in &self.hosts {
+        for (n, host) in self.hosts.iter().enumerate() {
             let vnis: BTreeSet<u32> = host.ports.iter().map(|port| port.vni).collect();
             let networks = vnis.into_iter().map(|vni| Network {
                 vni,
@@ -371,9 +401,21 @@ impl World {
                 ports: host.ports.iter().filter(|port| port.vni == vni).cloned().collect(),
                 peers: self.members(host, vni),
                 admits: None,
+                suppress: self.narrow,
+                snooping: self.narrow,
             });
             let peers: Vec<Arc<Peer>> = host.peers.values().cloned().collect();
-            host.switch.publish(Topology::new(host.address, networks.collect(), &peers));
+            let hops = |all: &BTreeMap<(usize, usize), usize>| {
+                let ours = all.iter().filter(|((at, _), _)| *at == n);
+                let hop = |((_, to), hop): (&(usize, usize), &usize)| {
+                    Some((u32::from(self.hosts[*to].address), host.peers.get(hop)?.id))
+                };
+                ours.filter_map(hop).collect()
+            };
+            let topology = Topology::new(host.address, networks.collect(), &peers);
+            let topology = topology.with_alias(host.key.tunnel_address());
+            let topology = topology.with_routes(self.relays.contains(&n), hops(&self.routes));
+            host.switch.publish(topology.with_detours(hops(&self.detours)));
         }
     }
 
@@ -405,6 +447,12 @@ impl World {
         self.dispatch(n);
     }
 
+    /// Host `n`'s daemon tells all ports of a network something.
+    pub(crate) fn tell_ports(&mut self, n: usize, vni: u32, frame: &[u8]) {
+        let host = &mut self.hosts[n];
+        host.switch.tell_ports(vni, frame, &mut host.out);
+    }
+
     /// The path carries packets of this size from here on, and everybody knows.
     pub(crate) fn set_mtu(&mut self, mtu: usize) {
         self.link.mtu = mtu;
@@ -416,9 +464,14 @@ impl World {
 
     /// Host `a` sends `packet` through its tunnel to host `b`.
     pub(crate) fn send_packet(&mut self, a: usize, b: usize, packet: &[u8]) {
+        self.send_packet_via(a, b, packet, None);
+    }
+
+    /// The same, over this way.
+    pub(crate) fn send_packet_via(&mut self, a: usize, b: usize, packet: &[u8], via: Option<SocketAddr>) {
         let now = self.instant();
         let host = &mut self.hosts[a];
-        host.switch.send_packet(now, &host.peers[&b], packet, false, &mut host.out);
+        host.switch.send_packet(now, &host.peers[&b], packet, false, via, &mut host.out);
         self.dispatch(a);
     }
 
@@ -441,6 +494,7 @@ impl World {
     /// Gives what host `n` sent to the network.
     fn dispatch(&mut self, n: usize) {
         for (to, bytes) in std::mem::take(&mut self.hosts[n].out.datagrams) {
+            assert!(way::is_underlay(&to), "{to} is no address of the network's");
             self.hosts[n].sent[usize::from(bytes[0]).min(4)] += 1;
             self.network(Datagram { from: self.hosts[n].endpoint, to, bytes });
         }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use weft::io::{gate_settings, keyfile};
 use weft::lab::Host;
 use weft::lab::spec::LISTEN_PORT;
-use weft::tunnel::{Claim, Engine, Gate, HANDSHAKE_ROOM, OVERHEAD, Tunnel, TunnelSettings};
-use weft::wire::vxlan;
+use weft::tunnel::{Claim, Content, Engine, Gate, HANDSHAKE_ROOM, OVERHEAD, Tunnel, TunnelSettings};
+use weft::wire::key::Secret;
+use weft::wire::{MESH_PORT, vxlan};
 
 /// See the head of this file.
 pub(crate) struct Member {
@@ -24,6 +25,8 @@ pub(crate) struct Member {
     pub(crate) theirs: Ipv4Addr,
     /// Inner packets that came out of its tunnel.
     pub(crate) received: u64,
+    /// Messages of the mesh among them.
+    pub(crate) messages: Vec<Vec<u8>>,
     /// The sealed form of what was sent last.
     pub(crate) sealed: Vec<u8>,
 }
@@ -31,9 +34,14 @@ pub(crate) struct Member {
 impl Member {
     /// Becomes `host` and makes a session with `victim`.
     pub(crate) fn join(host: &Host, victim: &Host) -> Self {
-        assert!(host.daemon().is_none(), "{} has a daemon", host.name);
         let secret = keyfile::load(&host.files.key()).unwrap();
-        let gate = Gate::new(&secret, gate_settings(Engine::Ring));
+        Self::with_key(host, victim, &secret)
+    }
+
+    /// Makes a session with `victim` from where `host` is, with this key.
+    pub(crate) fn with_key(host: &Host, victim: &Host, secret: &Secret) -> Self {
+        assert!(host.daemon().is_none(), "{} has a daemon", host.name);
+        let gate = Gate::new(secret, gate_settings(Engine::Ring));
         let to = SocketAddr::new(IpAddr::V4(victim.v4), LISTEN_PORT);
         let settings = TunnelSettings {
             peer: victim.public_key,
@@ -44,8 +52,9 @@ impl Member {
         };
         let tunnel = Tunnel::new(&gate, &settings, Instant::now());
         let socket = host.netns.run(|| UdpSocket::bind((host.v4, LISTEN_PORT))).unwrap().unwrap();
-        let (ours, theirs) = (host.public_key.tunnel_address(), victim.public_key.tunnel_address());
-        let mut member = Self { socket, gate, tunnel, to, ours, theirs, received: 0, sealed: Vec::new() };
+        let (ours, theirs) = (secret.public_key().tunnel_address(), victim.public_key.tunnel_address());
+        let mut member =
+            Self { socket, gate, tunnel, to, ours, theirs, received: 0, messages: Vec::new(), sealed: Vec::new() };
         let deadline = Instant::now() + SOON;
         while !member.tunnel.is_live() {
             assert!(Instant::now() < deadline, "no session with {}", victim.name);
@@ -74,7 +83,11 @@ impl Member {
                     let Some(opener) = self.tunnel.opener(now, index) else { continue };
                     if let Ok(length) = opener.open(datagram, &mut packet) {
                         self.received += 1;
-                        self.tunnel.heard(now, from, index, length > 0);
+                        if packet[..length].get(22..24) == Some(&MESH_PORT.to_be_bytes()) {
+                            self.messages.push(packet[28..length].to_vec());
+                        }
+                        let content = if length > 0 { Content::Frame } else { Content::Keepalive };
+                        self.tunnel.heard(now, from, index, content);
                     }
                 }
                 Some(claim @ (Claim::Initiation | Claim::Response(_))) => {

@@ -1,6 +1,7 @@
 //! What the tests of forwarding share: ears and mouths in containers, and what daemons say.
 
 mod forwarding;
+mod multicast;
 mod networks;
 mod offloads;
 mod stations;

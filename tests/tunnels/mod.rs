@@ -2,8 +2,11 @@
 
 mod bytes;
 mod flood;
+mod held;
 mod recovery;
+mod relay;
 mod roaming;
 mod sessions;
 mod silence;
+mod strangers;
 mod talk;

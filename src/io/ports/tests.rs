@@ -61,7 +61,7 @@ fn spec(target: Target, addresses: &[&str]) -> Port {
 }
 
 fn wanted(spec: &Port) -> Wanted<'_> {
-    Wanted { spec, vni: 7, origin: Origin::Attach, mtu: 1400, mac: MAC, offload: OFFLOAD }
+    Wanted { spec, vni: 7, origin: Origin::Attach, mtu: 1400, mac: MAC, sequence: 0, offload: OFFLOAD }
 }
 
 /// Makes a port with these addresses in a container.

@@ -151,11 +151,11 @@ fn silence_falls_back_and_what_comes_after_it_is_looked_at_afresh() {
     let mut pipe = Pipe::new(9000, PathMtu::new(None));
     pipe.run(SECOND * 60);
     pipe.answers = false;
-    pipe.run(SECOND * 20);
+    pipe.run(CONFIRM_IDLE + SECOND * 5);
     assert_eq!(pipe.path.mtu(), BASE);
     pipe.mtu = 1450;
     pipe.answers = true;
-    pipe.run(SECOND * 40);
+    pipe.run(LAST_PING + SECOND * 10);
     assert_eq!(pipe.path.mtu(), 1450);
 }
 

@@ -8,11 +8,11 @@
 //! ```
 //!
 //! What stays true: every slot is either free or in the index once; a dynamic station is linked in
-//! the queue of its place, a static one in none; `sizes` holds every owner once, with its length, which is never 0.
+//! the queue of its place, any other in none; `sizes` holds every owner once, with its length, which is never 0.
 
 use super::hash::Keyed;
 use super::index::Index;
-use super::{DEFAULT_AGEING, Entry, FdbCounts, Limits, Source};
+use super::{DEFAULT_AGEING, Entry, FdbCounts, Kind, Limits, Source};
 use crate::switch::ids::{IdMap, PeerId, Place, PortId};
 use crate::wire::ethernet::Mac;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,13 +56,13 @@ struct Network {
 struct Station {
     vni: u32,
     mac: Mac,
-    is_static: bool,
-    /// Its place, in two fields because an enum of the two would take eight bytes.
     kind: Kind,
+    /// Its place, in two fields because an enum of the two would take eight bytes.
+    site: Site,
     id: u32,
     /// When it was last heard.
     heard: AtomicU32,
-    /// What `heard` was when it was put at the end of its queue.
+    /// What `heard` was when it was put at the end of its queue; the sequence number of a mesh entry, which is in none.
     queued: u32,
     older: Slot,
     newer: Slot,
@@ -72,7 +72,7 @@ const _: () = assert!(size_of::<Station>() == 32);
 
 /// What is in a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Site {
     Free,
     AtPort,
     AtPeer,
@@ -127,7 +127,7 @@ impl Table {
 
     fn judge_in(&self, network: &Network, now: u32, vni: u32, mac: Mac, from: Place) -> Option<Source> {
         let station = &self.stations[self.find(vni, mac)? as usize];
-        if station.is_static {
+        if station.kind != Kind::Dynamic {
             return Some(if station.place() == from { Source::Known } else { Source::Pinned });
         }
         if station.place() != from || station.is_expired(now, network.ageing) {
@@ -164,7 +164,7 @@ impl Table {
         }
         self.make_room_at(now, from);
         self.make_room_in_all(now, from);
-        let slot = self.insert(vni, mac, from, false, now);
+        let slot = self.insert(vni, mac, from, Kind::Dynamic, now);
         self.link(slot);
         self.counts.learned += 1;
         Source::Learned
@@ -178,13 +178,32 @@ impl Table {
         if let Some(slot) = self.find(vni, mac) {
             self.remove(slot);
         }
-        self.insert(vni, mac, place, true, 0);
+        self.insert(vni, mac, place, Kind::Static, 0);
     }
 
-    pub(super) fn remove_static(&mut self, vni: u32, mac: Mac, place: Place) {
+    pub(super) fn insert_mesh(&mut self, vni: u32, mac: Mac, place: Place, sequence: u32) -> bool {
         if let Some(slot) = self.find(vni, mac) {
             let station = &self.stations[slot as usize];
-            if station.is_static && station.place() == place {
+            let stands = match station.kind {
+                Kind::Static => true,
+                Kind::Mesh => station.place() != place && station.queued > sequence,
+                Kind::Dynamic => false,
+            };
+            if stands {
+                return false;
+            }
+            self.remove(slot);
+        }
+        let slot = self.insert(vni, mac, place, Kind::Mesh, 0);
+        self.stations[slot as usize].queued = sequence;
+        true
+    }
+
+    /// Removes an entry if it is still of this kind and for this place.
+    pub(super) fn withdraw(&mut self, kind: Kind, vni: u32, mac: Mac, place: Place) {
+        if let Some(slot) = self.find(vni, mac) {
+            let station = &self.stations[slot as usize];
+            if station.kind == kind && station.place() == place {
                 self.remove(slot);
             }
         }
@@ -316,10 +335,10 @@ impl Table {
         self.networks.entry(vni).or_insert(Network { ageing: DEFAULT_AGEING, len: 0 })
     }
 
-    fn insert(&mut self, vni: u32, mac: Mac, place: Place, is_static: bool, now: u32) -> Slot {
+    fn insert(&mut self, vni: u32, mac: Mac, place: Place, kind: Kind, now: u32) -> Slot {
         let heard = AtomicU32::new(now);
-        let (kind, id) = Kind::of(place);
-        let station = Station { vni, mac, is_static, kind, id, heard, queued: now, older: NONE, newer: NONE };
+        let (site, id) = Site::of(place);
+        let station = Station { vni, mac, kind, site, id, heard, queued: now, older: NONE, newer: NONE };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.stations[slot as usize] = station;
@@ -336,11 +355,11 @@ impl Table {
     }
 
     fn remove(&mut self, slot: Slot) {
-        if !self.stations[slot as usize].is_static {
+        if self.stations[slot as usize].kind == Kind::Dynamic {
             self.unlink(slot);
         }
         let station = &mut self.stations[slot as usize];
-        station.kind = Kind::Free;
+        station.site = Site::Free;
         let (vni, mac) = (station.vni, station.mac);
         self.index.remove(self.keyed.station(vni, mac), slot);
         self.network(vni).len -= 1;
@@ -389,7 +408,7 @@ impl Table {
     }
 }
 
-impl Kind {
+impl Site {
     fn of(place: Place) -> (Self, u32) {
         match place {
             Place::Port(PortId(id)) => (Self::AtPort, id),
@@ -400,22 +419,22 @@ impl Kind {
 
 impl Station {
     fn is_in_use(&self) -> bool {
-        self.kind != Kind::Free
+        self.site != Site::Free
     }
 
     fn place(&self) -> Place {
-        match self.kind {
-            Kind::AtPeer => Place::Peer(PeerId(self.id)),
-            Kind::AtPort | Kind::Free => Place::Port(PortId(self.id)),
+        match self.site {
+            Site::AtPeer => Place::Peer(PeerId(self.id)),
+            Site::AtPort | Site::Free => Place::Port(PortId(self.id)),
         }
     }
 
     fn move_to(&mut self, place: Place) {
-        (self.kind, self.id) = Kind::of(place);
+        (self.site, self.id) = Site::of(place);
     }
 
     fn is_expired(&self, now: u32, ageing: u32) -> bool {
-        !self.is_static && self.age(now) >= ageing
+        self.kind == Kind::Dynamic && self.age(now) >= ageing
     }
 
     fn age(&self, now: u32) -> u32 {
@@ -423,7 +442,7 @@ impl Station {
     }
 
     fn entry(&self, now: u32) -> Entry {
-        let age = if self.is_static { 0 } else { self.age(now) };
-        Entry { vni: self.vni, mac: self.mac, place: self.place(), is_static: self.is_static, age }
+        let age = if self.kind == Kind::Dynamic { self.age(now) } else { 0 };
+        Entry { vni: self.vni, mac: self.mac, place: self.place(), kind: self.kind, age }
     }
 }

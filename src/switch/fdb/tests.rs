@@ -64,6 +64,26 @@ fn a_static_entry_stands_against_frames_time_and_late_removals() {
 }
 
 #[test]
+fn a_mesh_entry_moves_by_sequence_and_by_nothing_else() {
+    let fdb = Fdb::new(ROOMY, 1);
+    hear(&fdb, 0, 1, port(9));
+    assert!(fdb.insert_mesh(NET, mac(1), peer(1), 4));
+    assert_eq!(hear(&fdb, 0, 1, peer(1)), Source::Known);
+    assert_eq!([port(9), peer(2)].map(|place| hear(&fdb, 0, 1, place)), [Source::Pinned; 2]);
+    fdb.flush_dynamic(None);
+    fdb.sweep(u32::MAX);
+    assert!(!fdb.insert_mesh(NET, mac(1), peer(2), 3), "an older claim");
+    assert!(fdb.insert_mesh(NET, mac(1), port(1), 5));
+    fdb.remove_mesh(NET, mac(1), peer(1));
+    assert_eq!(fdb.lookup(u32::MAX, NET, mac(1)), Some(port(1)), "a late withdrawal");
+    assert!(fdb.insert_mesh(NET, mac(1), port(1), 2), "its own place may say what it likes");
+    fdb.insert_static(NET, mac(1), peer(3));
+    assert!(!fdb.insert_mesh(NET, mac(1), port(1), u32::MAX), "the file knows better");
+    fdb.remove_mesh(NET, mac(1), peer(3));
+    assert_eq!(fdb.lookup(0, NET, mac(1)), Some(peer(3)));
+}
+
+#[test]
 fn the_entry_that_gives_way_is_one_not_heard_lately() {
     let fdb = Fdb::new(Limits { max_per_port: 3, ..ROOMY }, 1);
     for station in 1..=3 {
@@ -181,14 +201,15 @@ struct Row {
     vni: u32,
     mac: Mac,
     place: Place,
-    is_static: bool,
+    kind: Kind,
+    sequence: u32,
     heard: u32,
     queued: u32,
 }
 
 impl Model {
     fn expired(&self, now: u32, row: &Row) -> bool {
-        !row.is_static
+        row.kind == Kind::Dynamic
             && now.saturating_sub(row.heard) >= self.ageing.get(&row.vni).copied().unwrap_or(DEFAULT_AGEING)
     }
 
@@ -202,21 +223,21 @@ impl Model {
     }
 
     fn owned(&self, place: Place) -> usize {
-        self.rows.iter().filter(|row| !row.is_static && row.place == place).count()
+        self.rows.iter().filter(|row| row.kind == Kind::Dynamic && row.place == place).count()
     }
 
     fn dynamic(&self) -> usize {
-        self.rows.iter().filter(|row| !row.is_static).count()
+        self.rows.iter().filter(|row| row.kind == Kind::Dynamic).count()
     }
 
     fn greediest(&self) -> Place {
-        let places = self.rows.iter().filter(|row| !row.is_static).map(|row| row.place);
+        let places = self.rows.iter().filter(|row| row.kind == Kind::Dynamic).map(|row| row.place);
         places.max_by_key(|&place| (self.owned(place), place)).unwrap()
     }
 
     fn evict(&mut self, now: u32, place: Place) {
         for chances in 0.. {
-            let oldest = self.rows.iter().position(|row| !row.is_static && row.place == place).unwrap();
+            let oldest = self.rows.iter().position(|row| row.kind == Kind::Dynamic && row.place == place).unwrap();
             let mut row = self.rows.remove(oldest);
             if self.expired(now, &row) {
                 self.counts.expired += 1;
@@ -235,7 +256,7 @@ impl Model {
         let mut outcome = Source::Learned;
         if let Some(at) = self.position(vni, mac) {
             let row = self.rows[at].clone();
-            if row.is_static {
+            if row.kind != Kind::Dynamic {
                 return if row.place == from { Source::Known } else { Source::Pinned };
             }
             if row.place == from && !self.expired(now, &row) {
@@ -267,7 +288,7 @@ impl Model {
         } else {
             self.counts.learned += 1;
         }
-        self.rows.push(Row { vni, mac, place: from, is_static: false, heard: now, queued: now });
+        self.rows.push(Row { vni, mac, place: from, kind: Kind::Dynamic, sequence: 0, heard: now, queued: now });
         outcome
     }
 
@@ -292,8 +313,8 @@ impl Model {
     fn snapshot(&self, now: u32) -> Vec<Entry> {
         let alive = self.rows.iter().filter(|row| !self.expired(now, row));
         let entry = |row: &Row| {
-            let age = if row.is_static { 0 } else { now - row.heard };
-            Entry { vni: row.vni, mac: row.mac, place: row.place, is_static: row.is_static, age }
+            let age = if row.kind == Kind::Dynamic { now - row.heard } else { 0 };
+            Entry { vni: row.vni, mac: row.mac, place: row.place, kind: row.kind, age }
         };
         let mut entries: Vec<Entry> = alive.map(entry).collect();
         entries.sort_unstable();
@@ -308,6 +329,8 @@ enum Step {
     Sweep,
     InsertStatic(u32, Mac, Place),
     RemoveStatic(u32, Mac, Place),
+    InsertMesh(u32, Mac, Place, u32),
+    RemoveMesh(u32, Mac, Place),
     ForgetPlace(Place),
     ForgetNetwork(u32),
     Flush(Option<u32>),
@@ -327,6 +350,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Sweep),
         4 => (vni(), station(), place()).prop_map(|(v, m, p)| Step::InsertStatic(v, m, p)),
         4 => (vni(), station(), place()).prop_map(|(v, m, p)| Step::RemoveStatic(v, m, p)),
+        4 => (vni(), station(), place(), 0..4_u32).prop_map(|(v, m, p, s)| Step::InsertMesh(v, m, p, s)),
+        4 => (vni(), station(), place()).prop_map(|(v, m, p)| Step::RemoveMesh(v, m, p)),
         1 => place().prop_map(Step::ForgetPlace),
         1 => vni().prop_map(Step::ForgetNetwork),
         1 => proptest::option::of(vni()).prop_map(Step::Flush),
@@ -359,11 +384,28 @@ proptest! {
                 Step::InsertStatic(vni, mac, place) => {
                     fdb.insert_static(vni, mac, place);
                     model.rows.retain(|row| (row.vni, row.mac) != (vni, mac));
-                    model.rows.push(Row { vni, mac, place, is_static: true, heard: 0, queued: 0 });
+                    model.rows.push(Row { vni, mac, place, kind: Kind::Static, sequence: 0, heard: 0, queued: 0 });
                 }
                 Step::RemoveStatic(vni, mac, place) => {
                     fdb.remove_static(vni, mac, place);
-                    model.rows.retain(|r| !(r.is_static && (r.vni, r.mac, r.place) == (vni, mac, place)));
+                    model.rows.retain(|r| !(r.kind == Kind::Static && (r.vni, r.mac, r.place) == (vni, mac, place)));
+                }
+                Step::InsertMesh(vni, mac, place, sequence) => {
+                    let known = model.position(vni, mac).map(|at| model.rows[at].clone());
+                    let stands = known.is_some_and(|row| match row.kind {
+                        Kind::Static => true,
+                        Kind::Mesh => row.place != place && row.sequence > sequence,
+                        Kind::Dynamic => false,
+                    });
+                    prop_assert_eq!(fdb.insert_mesh(vni, mac, place, sequence), !stands);
+                    if !stands {
+                        model.rows.retain(|row| (row.vni, row.mac) != (vni, mac));
+                        model.rows.push(Row { vni, mac, place, kind: Kind::Mesh, sequence, heard: 0, queued: 0 });
+                    }
+                }
+                Step::RemoveMesh(vni, mac, place) => {
+                    fdb.remove_mesh(vni, mac, place);
+                    model.rows.retain(|r| !(r.kind == Kind::Mesh && (r.vni, r.mac, r.place) == (vni, mac, place)));
                 }
                 Step::ForgetPlace(place) => {
                     fdb.forget_place(place);
@@ -376,7 +418,7 @@ proptest! {
                 }
                 Step::Flush(vni) => {
                     fdb.flush_dynamic(vni);
-                    model.rows.retain(|row| row.is_static || vni.is_some_and(|vni| vni != row.vni));
+                    model.rows.retain(|row| row.kind != Kind::Dynamic || vni.is_some_and(|vni| vni != row.vni));
                 }
                 Step::SetLimits(limits) => {
                     fdb.set_limits(limits);

@@ -228,6 +228,24 @@ fn contradicting_fragments_end_their_packet() {
 }
 
 #[test]
+fn pieces_that_are_cut_again_come_together() {
+    for (first, second) in [(1400, 500), (900, 900), (600, 28), (1000, 996)] {
+        let whole = packet(7, 2000);
+        let twice: Vec<_> = cut(&whole, first).iter().flat_map(|piece| cut(piece, second)).collect();
+        assert!(twice.iter().all(|piece| piece.len() <= second));
+        if twice.len() > MAX_FRAGMENTS {
+            continue;
+        }
+        let mut reassembler = Reassembler::default();
+        let (last, before) = twice.split_last().unwrap();
+        for piece in before {
+            assert_eq!(reassembler.insert(Instant::now(), piece), Outcome::Waiting);
+        }
+        assert_eq!(reassembler.insert(Instant::now(), last), Outcome::Whole(&whole));
+    }
+}
+
+#[test]
 fn what_takes_too_long_is_abandoned() {
     let now = Instant::now();
     let fragments = cut(&packet(1, 2000), 1400);
