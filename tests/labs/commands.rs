@@ -172,7 +172,7 @@ fn a_lab_whose_supervisor_was_killed_is_tidied_up_by_whoever_looks() {
 fn whoever_interrupts_up_finds_no_lab() {
     in_own_run(|| {
         let named = Named::new();
-        let up = Running::start(&format!("up --name {} --hosts 8 --containers 50", named.0));
+        let up = Running::start(&format!("up --name {} --hosts 4 --containers 20", named.0));
         eventually("the lab is being built", || named.dir().join("h1").exists().then_some(()));
         up.signal(libc::SIGINT);
         let (ended, netns) = up.end();
