@@ -1,7 +1,7 @@
 //! A container that stops on one host and starts on another with its address; and one address on two hosts.
 
-use crate::common::eventually;
 use crate::common::place::{lab, path_of, spec, usable};
+use crate::common::{SOON, eventually};
 use crate::support::{reaches, status};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -20,10 +20,8 @@ const PORT: &str = "moving";
 const MOVES: u8 = 20;
 /// What is promised from the start of the container until it is reached.
 const REACHED: Duration = Duration::from_secs(1);
-/// No start takes longer, whatever the luck.
-const LATEST: Duration = Duration::from_secs(5);
 /// A ping that is not answered by then was lost, which half of them are.
-const LOST: Duration = Duration::from_millis(40);
+const LOST: Duration = Duration::from_millis(20);
 
 /// Gives the container of host `h` an interface with [`MOVING`].
 fn start(lab: &Lab, h: usize, mac: Mac) {
@@ -67,12 +65,14 @@ fn a_container_that_moves_is_reached_within_a_second_on_a_wire_that_loses_a_thir
         at = 5 - at;
         start(&lab, at, Mac([2, 0, 0, 0, 9, number]));
         let started = Instant::now();
-        took.push(eventually("it is reached", || pinger.once(56, LOST).is_ok().then(|| started.elapsed())));
+        // One ping after the other: that half of them are lost must not look like a container that is not there.
+        while pinger.once(56, LOST).is_err() {
+            assert!(started.elapsed() < SOON, "not reached after move {number}: {took:?}");
+        }
+        took.push(started.elapsed());
     }
     println!("reached after {took:?}");
-    // Once in a while the wire takes every copy of the news that matters, or the machine is busy with other tests.
-    let late = took.iter().filter(|took| **took >= REACHED).count();
-    assert!(late <= 1 && took.iter().all(|took| *took < LATEST), "{took:?}");
+    assert!(took.iter().all(|took| *took < REACHED), "{took:?}");
 }
 
 #[test]
