@@ -10,13 +10,13 @@ mod support;
 use common::place::{inside, lab, spec, usable};
 use common::{SOON, eventually};
 use socket2::SockRef;
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use support::member::Member;
 use support::traffic::{Pings, Stream, any_port};
 use support::{dropped, growth, memory, peer, peers_up, reaches, status};
 use weft::lab::datagrams::{MAX_DATAGRAM, every_size};
-use weft::lab::generator::bulk_tcp;
+use weft::lab::generator::{bulk_tcp, tcp_pair};
 use weft::lab::link::LinkSettings;
 use weft::lab::spec::{HOST_IFNAME, LabSpec, NetworkSpec, Underlay};
 use weft::lab::{Container, Lab, Stop};
@@ -81,10 +81,7 @@ fn segments_fit(from: &Container, to: &Container, inner_limit: usize) {
     for (address, headers) in [(IpAddr::V4(to.v4), 40), (IpAddr::V6(to.v6), 60)] {
         let fits = inner_limit - 36 - 14 - headers;
         eventually(&format!("segments of {fits} bytes to {address}"), || {
-            let listener = to.netns.run(|| TcpListener::bind((address, 0)).unwrap()).unwrap();
-            let target = listener.local_addr().unwrap();
-            let sender = from.netns.run(|| TcpStream::connect(target).unwrap()).unwrap();
-            let receiver = listener.accept().unwrap().0;
+            let (sender, receiver) = tcp_pair(&from.netns, &to.netns, address, SOON).unwrap();
             let sizes = [&sender, &receiver].map(|stream| SockRef::from(stream).tcp_mss().unwrap() as usize);
             sizes.iter().all(|size| (fits - 12..=fits).contains(size)).then_some(())
         });

@@ -61,6 +61,7 @@ pub fn flood(
 ) -> Result<Flood, TrafficError> {
     let (sender, receiver) = sockets(from, to, address)?;
     receiver.set_read_timeout(Some(SLICE)).map_err(TrafficError::socket("set a timeout"))?;
+    sender.set_write_timeout(Some(SLICE)).map_err(TrafficError::socket("set a timeout"))?;
     let end = Instant::now() + duration;
     let (offered, delivered) = std::thread::scope(|scope| {
         let receiving = scope.spawn(|| count(&receiver, size, end, stop));

@@ -8,7 +8,7 @@ use super::Stop;
 use super::link::Random;
 use crate::io::netns::Netns;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -168,18 +168,34 @@ pub(super) fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
 
 /// A TCP connection between two namespaces, over which blocking calls return after [`SLICE`] at the latest.
 fn connect(from: &Netns, to: &Netns, address: SocketAddr) -> Result<(TcpStream, TcpStream), TrafficError> {
-    let listening = TrafficError::socket(format!("listen on {address}"));
-    let listener = to.run(|| TcpListener::bind(SocketAddr::new(address.ip(), 0))).and_then(|inner| inner);
-    let listener = listener.map_err(listening)?;
-    let connecting = || TrafficError::socket(format!("connect to {address}"));
-    let port = listener.local_addr().map_err(connecting())?.port();
-    let target = SocketAddr::new(address.ip(), port);
-    let sender = from.run(|| TcpStream::connect_timeout(&target, STALLED)).and_then(|inner| inner);
-    let sender = sender.map_err(connecting())?;
-    let receiver = listener.accept().map_err(connecting())?.0;
-    sender.set_write_timeout(Some(SLICE)).map_err(connecting())?;
-    receiver.set_read_timeout(Some(SLICE)).map_err(connecting())?;
+    let pair = || {
+        let (sender, receiver) = tcp_pair(from, to, address.ip(), STALLED)?;
+        sender.set_write_timeout(Some(SLICE))?;
+        receiver.set_read_timeout(Some(SLICE))?;
+        Ok((sender, receiver))
+    };
+    pair().map_err(TrafficError::socket(format!("connect to {}", address.ip())))
+}
+
+/// Both ends of a TCP connection from one namespace to `address` in another.
+///
+/// # Errors
+/// A socket refused, or either end is not connected within `patience`: when the network dies between the last two
+/// messages of the handshake, the connecting end believes in a connection that the other never gets.
+pub fn tcp_pair(from: &Netns, to: &Netns, address: IpAddr, patience: Duration) -> io::Result<(TcpStream, TcpStream)> {
+    let listener = to.run(|| listener(address, patience))??;
+    let target = listener.local_addr()?;
+    let sender = from.run(|| TcpStream::connect_timeout(&target, patience))??;
+    let (receiver, _) = listener.accept()?;
     Ok((sender, receiver))
+}
+
+/// A listener on a free port that waits for a connection for `patience` at most.
+fn listener(address: IpAddr, patience: Duration) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((address, 0))?;
+    // It bounds accept(2), too (socket(7)).
+    socket2::SockRef::from(&listener).set_read_timeout(Some(patience))?;
+    Ok(listener)
 }
 
 fn pattern() -> Vec<u8> {
@@ -281,6 +297,12 @@ mod tests {
                 bulk_tcp(&netns, &netns, address, streams, Duration::from_millis(300), &Stop::default()).unwrap();
             assert!(moved.bytes > 1 << 20 && moved.gbps() > 0.1, "{moved:?}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_never_comes_is_not_waited_for_for_ever() {
+        let listener = listener("127.0.0.1".parse().unwrap(), Duration::from_millis(50)).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use weft::io::netns::Netns;
 use weft::lab::{process, registry};
 
@@ -92,8 +93,19 @@ impl Running {
         Belongings::of(self.child.id(), &self.netns)
     }
 
+    /// Waits until it has ended, which it is given two minutes for: then it is killed, with all it said in the panic.
     fn end(mut self) -> (Ended, Netns) {
-        let status = self.child.wait().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > deadline {
+                self.signal(libc::SIGKILL);
+                panic!("it goes on and on: {}", self.err.lock().unwrap());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
         self.reading.join().unwrap();
         let err = self.err.lock().unwrap().clone();
         (Ended { status, out: self.out.join().unwrap(), err }, self.netns)

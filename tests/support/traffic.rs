@@ -2,12 +2,13 @@
 
 use crate::common::{SOON, eventually};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weft::io::netns::Netns;
+use weft::lab::generator::tcp_pair;
 use weft::lab::ping::Pinger;
 
 /// A prime, so that no loss or doubling of whole segments, pages or blocks goes unnoticed.
@@ -28,10 +29,7 @@ pub(crate) struct Stream {
 impl Stream {
     /// Connects from one namespace to `address` in the other and begins to send.
     pub(crate) fn start(from: &Netns, to: &Netns, address: IpAddr) -> Self {
-        let listener = to.run(|| TcpListener::bind((address, 0))).unwrap().unwrap();
-        let target = listener.local_addr().unwrap();
-        let sender = from.run(|| TcpStream::connect_timeout(&target, SOON)).unwrap().unwrap();
-        let receiver = listener.accept().unwrap().0;
+        let (sender, receiver) = tcp_pair(from, to, address, SOON).unwrap();
         sender.set_write_timeout(Some(SLICE)).unwrap();
         receiver.set_read_timeout(Some(SLICE)).unwrap();
         let (received, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));

@@ -2,9 +2,9 @@
 //! longest pause between two answers is what its user would have felt.
 
 use crate::io::netns::Netns;
-use crate::lab::generator::TrafficError;
+use crate::lab::generator::{TrafficError, tcp_pair};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,11 +33,7 @@ impl Pulse {
     /// Connects from one namespace to `address` in another.
     pub(super) fn start(from: &Netns, to: &Netns, address: IpAddr) -> Result<Self, TrafficError> {
         let failed = || TrafficError::socket(format!("connect to {address}"));
-        let listener = to.run(|| TcpListener::bind((address, 0))).and_then(|inner| inner).map_err(failed())?;
-        let target: SocketAddr = listener.local_addr().map_err(failed())?;
-        let connect = || TcpStream::connect_timeout(&target, CONNECT);
-        let stream = from.run(connect).and_then(|inner| inner).map_err(failed())?;
-        let (mut far, _) = listener.accept().map_err(failed())?;
+        let (stream, mut far) = tcp_pair(from, to, address, CONNECT).map_err(failed())?;
         let mut near = stream.try_clone().map_err(failed())?;
         for socket in [&far, &near] {
             socket.set_nodelay(true).map_err(failed())?;
