@@ -16,6 +16,8 @@ use std::time::Duration;
 const WINDOW: usize = 64;
 /// How long an answer is waited for, beyond twice the round trip.
 const ANSWER_TAKES: Duration = Duration::from_millis(200);
+/// Documents come one after the other; the next are asked for together, after so long.
+const ROOM_WAITS: Duration = Duration::from_millis(5);
 /// How often a document is asked for.
 const MOST_TRIES: u32 = 10;
 /// Sources remembered of one document.
@@ -66,12 +68,17 @@ impl Fetches {
 
     /// There is no need to ask for this version of an owner's document, or an older one.
     pub fn done(&mut self, now: Duration, owner: &PublicKey, version: u64) {
-        if self.wanted.get(owner).is_some_and(|fetch| fetch.version <= version) {
-            if let Some(fetch) = self.wanted.remove(owner) {
-                untell(&mut self.told, &fetch.teller);
+        if self.wanted.get(owner).is_some_and(|fetch| fetch.version <= version)
+            && let Some(fetch) = self.wanted.remove(owner)
+        {
+            untell(&mut self.told, &fetch.teller);
+            if self.wanted.is_empty() {
+                self.due = None;
+            } else if fetch.asked.is_some() {
+                // There is room in the window, and soon for more.
+                let due = now + ROOM_WAITS;
+                self.due = Some(self.due.map_or(due, |before| before.min(due)));
             }
-            // There is room in the window.
-            self.due = (!self.wanted.is_empty()).then_some(now);
         }
     }
 

@@ -77,6 +77,8 @@ pub fn detour<'a>(
 
 struct Graph<'a> {
     members: Vec<(&'a PublicKey, &'a Facts)>,
+    /// The beginnings of their keys, side by side: each end of each link is looked up.
+    firsts: Vec<u64>,
     /// For each member its links: the other end and the cost.
     links: Vec<Vec<(usize, u64)>>,
 }
@@ -84,7 +86,9 @@ struct Graph<'a> {
 impl<'a> Graph<'a> {
     fn new(members: impl IntoIterator<Item = (&'a PublicKey, &'a Facts)>) -> Self {
         let members: Vec<_> = members.into_iter().collect();
-        let mut graph = Self { links: vec![Vec::new(); members.len()], members };
+        let firsts = members.iter().map(|(key, _)| key.first()).collect();
+        let mut graph = Self { links: vec![Vec::new(); members.len()], firsts, members };
+        let trips: [u64; 61] = std::array::from_fn(|steps| (100.0 * 2f64.powf(steps as f64 / 2.0)) as u64);
         for n in 0..graph.members.len() {
             let (key, facts) = graph.members[n];
             // Each link once, from its lower end.
@@ -93,9 +97,9 @@ impl<'a> Graph<'a> {
                 let back = &graph.members[other].1.links;
                 let Ok(back) = back.binary_search_by(|back| back.neighbour.cmp(key)) else { continue };
                 let back = &graph.members[other].1.links[back];
-                let steps = link.round_trip.max(back.round_trip).min(60);
-                let trip = 100.0 * 2f64.powf(f64::from(steps) / 2.0);
-                let cost = trip as u64 + u64::from(link.loss.max(back.loss)) * LOSING;
+                let steps = usize::from(link.round_trip.max(back.round_trip));
+                let trip = trips[steps.min(trips.len() - 1)];
+                let cost = trip + u64::from(link.loss.max(back.loss)) * LOSING;
                 graph.links[n].push((other, cost));
                 graph.links[other].push((n, cost));
             }
@@ -104,7 +108,10 @@ impl<'a> Graph<'a> {
     }
 
     fn place(&self, key: &PublicKey) -> Option<usize> {
-        self.members.binary_search_by(|(member, _)| (*member).cmp(key)).ok()
+        let first = key.first();
+        let at = self.firsts.partition_point(|other| *other < first);
+        let same = self.firsts[at..].iter().take_while(|other| **other == first).count();
+        (at..at + same).find(|&n| self.members[n].0 == key)
     }
 
     /// Who is linked with `start` over any number of links, one of which may be left out.

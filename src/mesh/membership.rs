@@ -58,8 +58,13 @@ pub const RETIRED_LASTS: Duration = Duration::from_secs(3600);
 const CHANGE_EVERY: Duration = Duration::from_millis(250);
 /// … after sixteen at once.
 const CHANGE_BURST: Duration = Duration::from_secs(4);
-/// Links that come up together are told of together.
+/// Links that come up together are told of together …
 const LINKS_SETTLE: Duration = Duration::from_millis(100);
+/// … and in a large mesh that comes together, this long for each member passes between two tellings, so that all
+/// of them make no more than a thousand documents a second, of which each is sent to everyone. A link that went down is told of without delay.
+const LINKS_PAUSE: Duration = Duration::from_millis(1);
+/// The longest such pause.
+const LONGEST_LINKS_PAUSE: Duration = Duration::from_secs(1);
 /// How often round trips and losses are told again, if they are others; in a mesh of more than thirty less often, by its size.
 const LINKS_MEASURED: Duration = Duration::from_secs(30);
 /// Jumps over another's version of our own document until somebody else must have our key: a restart takes one, and one
@@ -178,6 +183,8 @@ struct Ours {
     is_stale: bool,
     /// Pays for changes: see [`CHANGE_EVERY`].
     paid: Duration,
+    /// When links were last told of.
+    links_told: Duration,
     /// When links are told of again.
     links_measured: Duration,
     jumps: u32,
@@ -222,6 +229,7 @@ impl Membership {
             due: None,
             is_stale: false,
             paid: Duration::ZERO,
+            links_told: Duration::ZERO,
             links_measured: now + LINKS_MEASURED,
             jumps: 0,
             jumped: Duration::ZERO,
@@ -471,6 +479,7 @@ impl Membership {
         }
         self.ours.is_stale = false;
         self.ours.paid = self.ours.paid.max(now) + CHANGE_EVERY;
+        self.ours.links_told = now;
         self.ours.version = (self.ours.version + 1).min(MAX_VERSION);
         let document = Document::sign(&self.signer, self.ours.incarnation, self.ours.version, pages);
         self.store.publish(Arc::new(document));

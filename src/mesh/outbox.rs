@@ -8,7 +8,7 @@ use super::document::Document;
 use super::gossip::{Entry, FULL, Heard, Message, Part};
 use super::store::{Replica, Store};
 use crate::wire::key::PublicKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How often a push is repeated: for seven seconds, in which the link is noticed to be dead.
@@ -33,7 +33,10 @@ pub const MOST_NEWS: usize = 24;
 #[derive(Debug, Default)]
 pub struct Outbox {
     pushes: BTreeMap<PublicKey, Push>,
-    pushes_due: Option<Duration>,
+    /// The same in the order in which they are due: while a mesh comes together there are as many as members.
+    queue: BTreeSet<(Duration, PublicKey)>,
+    /// No push goes before this: see [`BURST_PAUSE`].
+    paused: Duration,
     heard: Vec<Heard>,
     heard_due: Option<Duration>,
     news: BTreeMap<PublicKey, u64>,
@@ -51,8 +54,17 @@ impl Outbox {
     /// Tells the neighbour of an owner's document at the time `due`; it has version `above` of it.
     pub fn push(&mut self, due: Duration, owner: PublicKey, above: u64) {
         let push = self.pushes.entry(owner).or_insert(Push { above, due, tries: 0 });
+        self.queue.remove(&(push.due, owner));
         *push = Push { above: push.above.min(above), due: push.due.min(due), tries: 0 };
-        self.pushes_due = Some(self.pushes_due.map_or(due, |before| before.min(due)));
+        self.queue.insert((push.due, owner));
+    }
+
+    /// The same, where the neighbour showed that it has only version `above`: what is on its way to it already is not sent again.
+    pub fn push_unless_sent(&mut self, due: Duration, owner: PublicKey, above: u64) {
+        match self.pushes.get_mut(&owner).filter(|push| push.tries > 0) {
+            Some(push) => push.above = push.above.min(above),
+            None => self.push(due, owner, above),
+        }
     }
 
     /// Lets the next heartbeat name a document.
@@ -65,7 +77,9 @@ impl Outbox {
     /// The neighbour has this version, or said so: no need to tell it.
     pub fn is_known(&mut self, owner: &PublicKey, version: u64, newest: u64) {
         if version >= newest {
-            self.pushes.remove(owner);
+            if let Some(push) = self.pushes.remove(owner) {
+                self.queue.remove(&(push.due, *owner));
+            }
             self.news.remove(owner);
         }
     }
@@ -83,7 +97,7 @@ impl Outbox {
 
     /// When there is something to send.
     pub fn next_deadline(&self) -> Option<Duration> {
-        [self.pushes_due, self.heard_due].into_iter().flatten().min()
+        [self.pushes_due(), self.heard_due].into_iter().flatten().min()
     }
 
     /// The payloads that are due.
@@ -96,36 +110,36 @@ impl Outbox {
                 std::mem::take(&mut self.heard).chunks(FULL / 41).map(|some| Message::Heard(some.to_vec()).write()),
             );
         }
-        if self.pushes_due.is_none_or(|due| now < due) {
+        if self.pushes_due().is_none_or(|due| now < due) {
             return messages;
         }
         let mut packer = Packer::new(true);
         let wait = (round_trip.unwrap_or(Duration::from_millis(100)) * 3 / 2 + ANSWER_TAKES).min(LONGEST_PAUSE);
-        let mut given_up = Vec::new();
-        for (owner, push) in &mut self.pushes {
-            if push.due > now {
-                continue;
+        while let Some((due, owner)) = self.queue.first().copied().filter(|(due, _)| *due <= now) {
+            if packer.messages.len() >= BURST {
+                self.paused = now + BURST_PAUSE;
+                break;
             }
-            let replica = store.get(owner).filter(|_| push.tries < MOST_TRIES);
-            let Some(replica) = replica else {
-                given_up.push(*owner);
+            self.queue.remove(&(due, owner));
+            let Some(push) = self.pushes.get_mut(&owner) else { continue };
+            let Some(replica) = store.get(&owner).filter(|_| push.tries < MOST_TRIES) else {
+                self.pushes.remove(&owner);
                 continue;
             };
-            if packer.messages.len() >= BURST {
-                push.due = now + BURST_PAUSE;
-                continue;
-            }
             packer.add(replica, push.above);
             push.tries += 1;
             let pause = wait * 2u32.pow(push.tries.saturating_sub(QUICK_TRIES).min(5));
             push.due = now + pause.min(LONGEST_PAUSE.max(wait));
+            self.queue.insert((push.due, owner));
         }
-        given_up.iter().for_each(|owner| {
-            self.pushes.remove(owner);
-        });
-        self.pushes_due = self.pushes.values().map(|push| push.due).min();
         messages.extend(packer.finish());
         messages
+    }
+}
+
+impl Outbox {
+    fn pushes_due(&self) -> Option<Duration> {
+        self.queue.first().map(|(due, _)| self.paused.max(*due))
     }
 }
 

@@ -37,10 +37,7 @@ pub fn neighbours(us: &PublicKey, others: &[PublicKey]) -> BTreeSet<PublicKey> {
 
 /// A number that belongs to a pair.
 fn affinity(a: &PublicKey, b: &PublicKey) -> u64 {
-    let part = |key: &PublicKey| {
-        let [a, b, c, d, e, f, g, h, ..] = key.0;
-        Chance(u64::from_be_bytes([a, b, c, d, e, f, g, h])).next()
-    };
+    let part = |key: &PublicKey| Chance(key.first()).next();
     Chance(part(a).wrapping_add(part(b))).next()
 }
 

@@ -1,6 +1,9 @@
 //! Who is alive, whom to be neighbours with, whom to look for, and whom to forget.
 
-use super::{GRACE, GRACE_UNSEEN, LINKS_MEASURED, LINKS_SETTLE, Life, Membership, Output, RETIRED_LASTS};
+use super::{
+    GRACE, GRACE_UNSEEN, LINKS_MEASURED, LINKS_PAUSE, LINKS_SETTLE, LONGEST_LINKS_PAUSE, Life, Membership, Output,
+    RETIRED_LASTS,
+};
 use crate::mesh::facts::Facts;
 use crate::mesh::outbox::Outbox;
 use crate::mesh::{graph, ring};
@@ -63,10 +66,11 @@ impl Membership {
 
     /// Notes links that came up or went down.
     pub(super) fn watch_links(&mut self, now: Duration) {
-        let mut has_changed = false;
+        let (mut has_changed, mut has_lost) = (false, false);
         for session in self.sessions.values_mut() {
             let is_up = session.pulse.is_up(now);
             has_changed |= is_up != session.was_up;
+            has_lost |= !is_up && session.was_up;
             if is_up && !session.was_up {
                 session.is_eager = true;
                 session.outbox.push(now, self.us, u64::MAX);
@@ -78,12 +82,16 @@ impl Membership {
             session.was_up = is_up;
         }
         if has_changed {
-            self.sign_at(now + LINKS_SETTLE);
+            let pause = (LINKS_PAUSE * self.lives.len() as u32).min(LONGEST_LINKS_PAUSE);
+            let earliest = if has_lost { now } else { self.ours.links_told + pause };
+            self.sign_at(earliest.max(now + LINKS_SETTLE));
         } else if now >= self.ours.links_measured {
-            // All members together make one document a second of this; chance keeps them apart.
-            let pause = LINKS_MEASURED.max(Duration::from_secs(self.lives.len() as u64));
-            self.ours.links_measured = now + pause * (750 + self.chance.below(500) as u32) / 1000;
-            self.sign_at(now);
+            // All members together make one document a second of this. Chance keeps them apart, from the first time on: a
+            // thousand that started together would else all tell in one moment.
+            self.ours.links_measured = now + LINKS_MEASURED * (750 + self.chance.below(500) as u32) / 1000;
+            if self.chance.below(self.lives.len()) < LINKS_MEASURED.as_secs() as usize {
+                self.sign_at(now);
+            }
         }
     }
 

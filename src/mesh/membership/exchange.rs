@@ -226,7 +226,7 @@ impl Membership {
             }
             Verdict::Older(newest) => {
                 heard.version = newest.version;
-                session.outbox.push(now, owner, version);
+                session.outbox.push_unless_sent(now, owner, version);
             }
             Verdict::Ours(head) => self.met_ourselves(now, &head, from),
             Verdict::Refused => {}
