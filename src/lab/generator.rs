@@ -187,6 +187,8 @@ pub fn tcp_pair(from: &Netns, to: &Netns, address: IpAddr, patience: Duration) -
     let target = listener.local_addr()?;
     let sender = from.run(|| TcpStream::connect_timeout(&target, patience))??;
     let (receiver, _) = listener.accept()?;
+    // It has the listener's patience, which was not for reading.
+    receiver.set_read_timeout(None)?;
     Ok((sender, receiver))
 }
 
@@ -303,6 +305,13 @@ mod tests {
     fn a_connection_that_never_comes_is_not_waited_for_for_ever() {
         let listener = listener("127.0.0.1".parse().unwrap(), Duration::from_millis(50)).unwrap();
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_connection_is_waited_for_no_longer_than_allowed_and_read_from_for_ever() {
+        let Some(netns) = Netns::create().map_err(|error| skip::say(&error.to_string())).ok() else { return };
+        let pair = tcp_pair(&netns, &netns, "127.0.0.1".parse().unwrap(), Duration::from_millis(50)).unwrap();
+        assert_eq!((pair.0.read_timeout().unwrap(), pair.1.read_timeout().unwrap()), (None, None));
     }
 
     #[test]
