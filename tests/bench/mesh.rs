@@ -111,7 +111,8 @@ fn measure(count: usize) {
         world.run(30 * SECOND);
         heal(&mut world, count)
     });
-    let healing = healing.map_or_else(|| "not computed".to_owned(), |healing| format!("{:.1} s", healing.as_secs_f64()));
+    let healing =
+        healing.map_or_else(|| "not computed".to_owned(), |healing| format!("{:.1} s", healing.as_secs_f64()));
     let mean = sessions.iter().sum::<usize>() as f64 / count as f64;
     println!(
         "| {count} | {mean:.1}, {} | {:.2} s, {:.2} s | {:.2} s | {quiet} B/s, {most} B/s | {churn} B/s | {healing} | {:.1} MiB | {quiet_takes:.0} µs, {churn_takes:.0} µs |",
