@@ -18,7 +18,7 @@ use weft::wire::ethernet::Mac;
 const MOVING: Ipv4Addr = Ipv4Addr::new(10, 32, 9, 9);
 const PORT: &str = "moving";
 const MOVES: u8 = 20;
-/// What is promised of a move, but for one in twenty, from the start of the container until it is reached.
+/// What is promised from the start of the container until it is reached.
 const REACHED: Duration = Duration::from_secs(1);
 /// A ping that is not answered by then was lost, which half of them are.
 const LOST: Duration = Duration::from_millis(20);
@@ -72,10 +72,7 @@ fn a_container_that_moves_is_reached_within_a_second_on_a_wire_that_loses_a_thir
         took.push(started.elapsed());
     }
     println!("reached after {took:?}");
-    // Of messages that are lost by chance, one now and then is lost again and again.
-    took.sort_unstable();
-    let [.., second, slowest] = took.as_slice() else { unreachable!("{MOVES} moves") };
-    assert!(*second < REACHED && *slowest < 3 * REACHED, "{took:?}");
+    assert!(took.iter().all(|took| *took < REACHED), "{took:?}");
 }
 
 #[test]
