@@ -21,10 +21,12 @@
 //! # Who may import whom
 //!
 //! ```text
-//! main → cli → lab, io, control, trust, switch (why frames are dropped), config, wire
-//! io → control, mesh, trust, switch, tunnel, config, wire        lab → io, control, trust, config, wire
-//! control → mesh, trust, switch, tunnel, config, wire        config → wire
-//! switch → tunnel, wire        tunnel → aead, wire        mesh → trust, wire        trust → wire
+//! main → cli → lab, io, cni, control, trust, switch (why frames are dropped), config, wire
+//! io → cni, control, docker, names, mesh, trust, ipam, switch, tunnel, config, wire
+//! lab → io, control, trust, config, wire        cni → control, config, wire
+//! control → docker, names, mesh, trust, ipam, switch, tunnel, config, wire        docker → config, wire
+//! config → wire        names, ipam → wire
+//! switch → tunnel, wire        tunnel → aead, wire        mesh → trust, wire        trust → ipam, wire
 //! aead, wire → nothing of ours
 //! ```
 //!
@@ -34,11 +36,15 @@
 
 pub mod aead;
 pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod control;
+pub mod docker;
 pub mod io;
+pub mod ipam;
 pub mod lab;
 pub mod mesh;
+pub mod names;
 pub mod switch;
 pub mod trust;
 pub mod tunnel;

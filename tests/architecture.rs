@@ -12,12 +12,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("aead", &[]),
     ("tunnel", &["aead", "wire"]),
     ("switch", &["tunnel", "wire"]),
-    ("trust", &["wire"]),
+    ("ipam", &["wire"]),
+    ("trust", &["ipam", "wire"]),
     ("mesh", &["trust", "wire"]),
-    ("control", &["mesh", "trust", "switch", "tunnel", "config", "wire"]),
-    ("io", &["control", "mesh", "trust", "switch", "tunnel", "config", "wire"]),
+    ("names", &["wire"]),
+    ("docker", &["config", "wire"]),
+    ("control", &["docker", "names", "mesh", "trust", "ipam", "switch", "tunnel", "config", "wire"]),
+    ("cni", &["control", "config", "wire"]),
+    ("io", &["cni", "control", "docker", "names", "mesh", "trust", "ipam", "switch", "tunnel", "config", "wire"]),
     ("lab", &["io", "control", "trust", "config", "wire"]),
-    ("cli", &["lab", "io", "control", "trust", "switch", "config", "wire"]),
+    ("cli", &["lab", "io", "cni", "control", "trust", "switch", "config", "wire"]),
 ];
 
 /// Where the world may be touched.

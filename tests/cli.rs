@@ -152,8 +152,8 @@ fn peers_networks_and_fdb_have_their_tables() {
         {"name":"gamma","public_key":"ai7Wb0+GByLxJIXDoZuRUqSAgC0pZe0fVYzCPUCfA0s=","tunnel_address":"100.64.0.2",
         "state":"idle","endpoint":null,"endpoints":[],"handshake_age_s":null,"rtt_ms":null,"path_mtu":1280,
         "path_mtu_source":"assumed","weft":false,"networks":null,"tx_packets":0,"tx_bytes":0,"rx_packets":0,"rx_bytes":0}]}"#;
-    let networks = r#"{"response":"networks","body":[{"name":"blue","vni":100,"subnets":["10.32.0.0/16"],"mtu":1500,
-        "ageing_s":300,"ports":["web:eth1"],"peers":[],"fdb_entries":2}]}"#;
+    let networks = r#"{"response":"networks","body":[{"name":"blue","vni":100,"subnets":["10.32.0.0/16"],
+        "slices":["10.32.1.0/24"],"mtu":1500,"ageing_s":300,"ports":["web:eth1"],"peers":[],"fdb_entries":2}]}"#;
     let fdb = r#"{"response":"fdb","body":[{"network":"blue","mac":"02:42:0a:20:00:05","at":"port web:eth1",
         "kind":"dynamic","age_s":4}]}"#;
     let empty = r#"{"response":"fdb","body":[]}"#;
@@ -169,8 +169,8 @@ fn peers_networks_and_fdb_have_their_tables() {
     );
     assert_eq!(
         stdout(&place.weft(&["networks"])),
-        "NAME  VNI  SUBNETS        MTU  AGEING  FDB  PORTS     PEERS\n\
-         blue  100  10.32.0.0/16  1500  5m 0s     2  web:eth1  -\n"
+        "NAME  VNI  SUBNETS       SLICES         MTU  AGEING  FDB  PORTS     PEERS\n\
+         blue  100  10.32.0.0/16  10.32.1.0/24  1500  5m 0s     2  web:eth1  -\n"
     );
     assert_eq!(
         stdout(&place.weft(&["fdb", "--network", "blue"])),
@@ -180,6 +180,40 @@ fn peers_networks_and_fdb_have_their_tables() {
     assert_eq!(stdout(&place.weft(&["fdb"])), "no entries: no station has been heard of\n");
     let asked = daemon.join().unwrap();
     assert_eq!(asked[2], Request::Fdb { network: Some("blue".into()) });
+}
+
+#[test]
+fn names_are_shown_added_and_removed() {
+    let place = Place::new("names");
+    let names = r#"{"response":"names","body":[{"name":"db","network":"blue","zone":"blue.weft","addresses":["192.0.2.7"],
+        "services":["sql:5432/tcp"],"member":"alpha","kind":"added"},{"name":"web","network":"blue","zone":"blue.weft",
+        "addresses":["10.32.0.5","fd00:32::5"],"services":[],"member":"beta","kind":"attachment"}]}"#;
+    let (empty, done) = (r#"{"response":"names","body":[]}"#, r#"{"response":"done","body":["db in network blue"]}"#);
+    let daemon = place.daemon([names, empty, done, done].map(response).to_vec());
+    assert_eq!(
+        stdout(&place.weft(&["names"])),
+        "NAME  NETWORK  ADDRESSES                MEMBER  KIND\n\
+         db    blue     192.0.2.7 :sql:5432/tcp  alpha   added\n\
+         web   blue     10.32.0.5 fd00:32::5     beta    attachment\n"
+    );
+    let none = stdout(&place.weft(&["names", "--network", "blue", "--json"]));
+    assert_eq!(none, "[]\n");
+    let add = ["names", "add", "DB.blue.weft.", "--network", "blue", "--ip", "192.0.2.7", "--srv", "sql:5432"];
+    assert_eq!(stdout(&place.weft(&add)), "db in network blue\n");
+    stdout(&place.weft(&["names", "remove", "db", "--network", "blue"]));
+    let asked = daemon.join().unwrap();
+    assert_eq!(asked[1], Request::Names { network: Some("blue".into()) });
+    let Request::AddName(add) = &asked[2] else { panic!("{:?}", asked[2]) };
+    assert_eq!((add.name.as_str(), add.services[0].to_string().as_str()), ("db.blue.weft", "sql:5432/tcp"));
+    assert!(matches!(&asked[3], Request::RemoveName(remove) if remove.addresses.is_empty()));
+    for wrong in [
+        &["names", "add", "a b", "--network", "blue"][..],
+        &["names", "add", "db", "--network", "blue", "--ip", "10.0.0.1/8"],
+        &["names", "add", "db", "--network", "blue", "--srv", "0"],
+        &["names", "add", "db"],
+    ] {
+        assert_eq!(place.weft(wrong).status.code(), Some(2), "{wrong:?}");
+    }
 }
 
 #[test]
@@ -194,12 +228,9 @@ fn attach_sends_what_was_asked_and_says_what_came_of_it() {
          fd00:32::5/64, MTU 1500\n"
     );
     let wanted = Attach {
-        target: "web".parse().unwrap(),
-        network: "blue".into(),
         addresses: vec!["10.32.0.5/16@10.32.0.1".parse().unwrap()],
         mac: Some("02:b1:94:6a:c9:24".parse().unwrap()),
-        ifname: None,
-        name: None,
+        ..Attach::new("web".parse().unwrap(), "blue")
     };
     assert_eq!(daemon.join().unwrap(), [Request::Attach(wanted)]);
 }
@@ -225,6 +256,29 @@ fn attach_without_wait_asks_once() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr(&output), "no container 'web' runs: start it, or attach with --wait\n");
     assert_eq!(daemon.join().unwrap().len(), 1);
+}
+
+#[test]
+fn leases_are_shown_with_who_has_them_and_can_be_let_go() {
+    let place = Place::new("leases");
+    let leases = r#"{"response":"leases","body":[
+        {"network":"blue","address":"10.32.1.1/16","holder":"web:eth1","member":"alpha","state":"in use","since":1795219200},
+        {"network":"blue","address":"10.32.1.2/16","holder":"db:eth1","member":"alpha","state":"kept","expires_s":21}]}"#;
+    let done = r#"{"response":"done","body":["10.32.1.2 of network blue is free"]}"#;
+    let daemon = place.daemon(vec![response(leases), response(leases), response(done), response(done)]);
+    assert_eq!(
+        stdout(&place.weft(&["leases"])),
+        "NETWORK  ADDRESS       HOLDER    MEMBER  STATE\n\
+         blue     10.32.1.1/16  web:eth1  alpha   in use\n\
+         blue     10.32.1.2/16  db:eth1   alpha   kept for 21s\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&stdout(&place.weft(&["leases", "--json"]))).unwrap();
+    assert_eq!((&json[1]["expires_s"], &json[0]["holder"]), (&21.into(), &"web:eth1".into()));
+    place.weft(&["leases", "release", "--network", "blue", "10.32.1.2"]);
+    place.weft(&["leases", "reclaim", "beta"]);
+    let asked = daemon.join().unwrap();
+    let release = Request::Release { network: "blue".into(), address: "10.32.1.2".parse().unwrap() };
+    assert_eq!(asked, [Request::Leases, Request::Leases, release, Request::Reclaim { member: "beta".into() }]);
 }
 
 #[test]
@@ -411,4 +465,53 @@ fn an_invitation_is_one_line_and_revoking_tells_what_was_done() {
     let Request::Invite(invite) = &asked[0] else { panic!("an invitation") };
     assert_eq!((invite.name.as_str(), invite.life_s, invite.slices.len()), ("beta", 3600, 1));
     assert_eq!(asked[1..], [Request::Revoke { member: "beta".into() }, Request::Rotate { overlap_s: 86_400 }]);
+}
+
+#[test]
+fn what_is_exposed_and_published_is_asked_for_and_shown() {
+    let place = Place::new("outside");
+    let published = r#"{"response":"published","body":{"exposed":[{"network":"blue","ifname":"weft-blue","state":"up",
+        "addresses":["10.32.0.2/16"],"masquerade":true,"asked_for":true}],"published":[{"publish":{"network":"blue",
+        "host_ip":null,"host_port":8080,"proto":"tcp","to":{"name":"web"},"port":80,"holder":"cni:1:eth0"},
+        "instances":[{"address":"10.32.0.5","state":"used"},{"address":"10.32.1.5","state":"unhealthy"}]}]}}"#;
+    let done = || response(r#"{"response":"done","body":["done"]}"#);
+    let nothing = r#"{"response":"published","body":{"exposed":[],"published":[]}}"#;
+    let answers = vec![done(), done(), done(), done(), done(), response(published), response(nothing)];
+    let daemon = place.daemon(answers);
+    for line in [
+        "expose blue --ip 10.32.0.2/16 --ip auto --masquerade",
+        "hide blue",
+        "publish 127.0.0.1:53:web:5353/udp --network blue --holder cni:1:eth0",
+        "unpublish 8080",
+        "unpublish --holder cni:1:eth0",
+    ] {
+        assert_eq!(stdout(&place.weft(&line.split(' ').collect::<Vec<_>>())), "done\n", "{line}");
+    }
+    assert_eq!(
+        stdout(&place.weft(&["published"])),
+        "EXPOSED  INTERFACE  STATE  ADDRESSES     MASQUERADE  BY\n\
+         blue     weft-blue  up     10.32.0.2/16  yes         expose\n\
+         \n\
+         PUBLISHED  NETWORK  TO      FOR         INSTANCES\n\
+         8080/tcp   blue     web:80  cni:1:eth0  10.32.0.5 used, 10.32.1.5 unhealthy\n"
+    );
+    assert!(stdout(&place.weft(&["published"])).contains("weft expose NETWORK"));
+    let asked: Vec<String> =
+        daemon.join().unwrap().iter().map(|request| serde_json::to_string(request).unwrap()).collect();
+    assert_eq!(
+        asked,
+        [
+            r#"{"request":"expose","network":"blue","addresses":["10.32.0.2/16"],"auto":true,"masquerade":true}"#,
+            r#"{"request":"hide","network":"blue"}"#,
+            r#"{"request":"publish","network":"blue","host_ip":"127.0.0.1","host_port":53,"proto":"udp","to":{"name":"web"},"port":5353,"holder":"cni:1:eth0"}"#,
+            r#"{"request":"unpublish","port":{"host_ip":null,"host_port":8080,"proto":"tcp"}}"#,
+            r#"{"request":"unpublish","holder":"cni:1:eth0"}"#,
+            r#"{"request":"published"}"#,
+            r#"{"request":"published"}"#,
+        ]
+    );
+    for line in ["publish 8080:web --network blue", "publish 8080:web:80/sctp --network blue", "unpublish", "expose"]
+    {
+        assert_eq!(place.weft(&line.split(' ').collect::<Vec<_>>()).status.code(), Some(2), "{line}");
+    }
 }

@@ -189,7 +189,7 @@ weft.toml:9: network[1] "blue".vni: must lie between 1 and 16777215, and is 1677
 weft.toml:10: network[1] "blue".subnets: 10.32.5.0/24 overlaps 10.32.0.0/16; keep one of the two
 weft.toml:11: network[1] "blue".mtu: IPv6 needs an MTU of at least 1280, and this is 1000; raise it, or remove the IPv6 subnet
 weft.toml:16: network[2] "red".ageing: must lie between 10 and 1000000, and is 5; write it like ageing = 600
-weft.toml:17: network[2] "red".peers: there is no key 'peers' in [[network]]; its keys are name, vni, subnets, mtu, ageing, suppress, snooping, static
+weft.toml:17: network[2] "red".peers: there is no key 'peers' in [[network]]; its keys are KEYS
 weft.toml:19: network[2] "red".static[1].mac: '01:00:00:00:00:01': a group address belongs to no station: the first octet of a station's MAC address is even; write it like mac = "02:00:00:00:00:05"
 weft.toml:20: network[2] "red".static: there is no peer 'omega'; there is beta, gamma
 weft.toml:28: peer[1] "beta".endpoints: '2001:db8::7:51820': an IPv6 address stands in brackets before its port; write it like endpoints = ["192.0.2.7:51820", "beta.example.net:51820"]
@@ -204,7 +204,11 @@ weft.toml:50: port[2] "web".network: there is no network 'yellow'; there is blue
 weft.toml:51: port[2] "web".target: 'pid:0': a target is host, pid:N, netns:PATH (absolute), or a container's name; write it like target = "netns:/run/netns/web"
 weft.toml:52: port[2] "web".mac: 'ff:ff:ff:ff:ff:ff': a group address belongs to no station: the first octet of a station's MAC address is even; write it like mac = "U:web"
 weft.toml:53: port[2] "web".mtu: there is no key 'mtu' in [[port]]; it is a key of [[network]]
-weft.toml:55: tunnel: there is no table or key 'tunnel' here; the tables are [node], [trust], [offload], [fdb], [[network]], [[peer]], [[port]]"#;
+weft.toml:55: tunnel: there is no table or key 'tunnel' here; the tables are TABLES"#;
+    let keys: Vec<_> = keys::NETWORK.keys.iter().map(|key| key.name).collect();
+    let tables = keys::TABLES.iter().filter(|table| !table.name.contains('.')).map(keys::Table::header);
+    let tables: Vec<_> = tables.collect();
+    let expected = expected.replace("KEYS", &keys.join(", ")).replace("TABLES", &tables.join(", "));
     assert_eq!(bad(&text), expected);
 }
 
@@ -263,8 +267,8 @@ fn misplaced_and_mistyped_keys_are_sent_home() {
          weft.toml:2: networks: there is no table or key 'networks' here; it is a key of [[peer]]: put it below such a \
          line\n\
          weft.toml:3: nod: there is no table or key 'nod' here; did you mean [node]?\n\
-         weft.toml:4: zebra: there is no table or key 'zebra' here; the tables are [node], [trust], [offload], [fdb], \
-         [[network]], [[peer]], [[port]]",
+         weft.toml:4: zebra: there is no table or key 'zebra' here; the tables are [node], [trust], [offload], [fdb], [docker], \
+         [[network]], [[peer]], [[port]], [[allow]]",
     );
 }
 
@@ -498,6 +502,11 @@ fn a_port_attached_at_run_time_obeys_the_rules_of_the_file() {
         ifname: "eth1".into(),
         mac: None,
         addresses: vec!["10.32.0.6/16@10.32.0.1".parse().unwrap()],
+        auto: false,
+        names: Vec::new(),
+        labels: Default::default(),
+        allow: Default::default(),
+        rate: Default::default(),
     };
     assert_eq!(check_port(&wanted, network, others), Ok(()));
     let refusal = |change: &dyn Fn(&mut Port)| {

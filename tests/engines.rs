@@ -9,73 +9,19 @@
 mod common;
 
 use common::cli::weft;
+use common::engine::{IDLE, IMAGE, Podman, text, with_engines};
 use common::eventually;
 use common::place::{self, spec};
-use common::skip::skip;
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use weft::control::request::PortStatus;
 use weft::io::netns::Netns;
 use weft::lab::ping::Pinger;
 use weft::lab::spec::LabSpec;
 use weft::lab::{Lab, Stop, process};
-
-/// Where Podman keeps its containers.
-const PODMAN_STORAGE: &str = "/var/lib/containers";
-/// The image of all containers.
-const IMAGE: &str = "box";
-/// What a container that has nothing to do does: it ends by itself should the test be killed.
-const IDLE: [&str; 2] = ["/bin/sleep", "900"];
-
-/// Whether a program is there.
-fn have(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
-}
-
-/// Why the engines cannot be tried here.
-fn missing(programs: &[&str]) -> Option<String> {
-    // SAFETY: geteuid takes nothing and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        return Some("container engines need root".to_owned());
-    }
-    if busybox().is_none() {
-        return Some("there is no busybox (package busybox-static)".to_owned());
-    }
-    programs.iter().find(|program| !have(program)).map(|program| format!("{program} is not installed"))
-}
-
-fn busybox() -> Option<PathBuf> {
-    ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists())
-}
-
-/// An empty /run, and an empty storage for Podman.
-fn hide_the_machines_engines() {
-    place::mount("none", Path::new("/run"), "tmpfs", 0);
-    if Path::new(PODMAN_STORAGE).exists() {
-        place::mount("none", Path::new(PODMAN_STORAGE), "tmpfs", 0);
-    }
-}
-
-/// The image as a tar archive.
-fn image() -> PathBuf {
-    let (root, archive) = (Path::new("/run/root"), PathBuf::from("/run/image.tar"));
-    fs::create_dir_all(root.join("bin")).unwrap();
-    fs::copy(busybox().unwrap(), root.join("bin/busybox")).unwrap();
-    ["sh", "sleep", "ping"].iter().for_each(|name| symlink("busybox", root.join("bin").join(name)).unwrap());
-    let tar = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status().unwrap();
-    assert!(tar.success());
-    archive
-}
-
-fn text(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text.trim().to_owned()
-}
 
 /// A dockerd on a host of the lab. Dropping it ends its containers and it.
 struct Docker {
@@ -86,11 +32,16 @@ struct Docker {
 impl Docker {
     /// Starts it, or says why this machine does not let it run.
     fn start(lab: &Lab, h: usize, image: &Path) -> Result<Self, String> {
+        Self::start_with(lab, h, image, &["--bridge=none"])
+    }
+
+    /// The same with these options.
+    fn start_with(lab: &Lab, h: usize, image: &Path, options: &[&str]) -> Result<Self, String> {
         let dir = Self::dir(h);
         fs::create_dir_all(&dir).unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
         let mut command = Command::new("dockerd");
-        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]);
+        command.args(options).args(["--iptables=false", "--ip6tables=false"]);
         command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
         command.arg("-H").arg(format!("unix://{}", Self::socket(h).display()));
         command.arg("--pidfile").arg(dir.join("pid")).stdout(log.try_clone().unwrap()).stderr(log);
@@ -154,44 +105,6 @@ impl Drop for Docker {
     }
 }
 
-/// Podman of this mount namespace. Dropping it ends its containers.
-struct Podman;
-
-impl Podman {
-    fn start(image: &Path) -> Self {
-        let podman = Self;
-        podman.run(&["import", image.to_str().unwrap(), IMAGE]);
-        podman
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("podman");
-        command.args(["--cgroup-manager", "cgroupfs"]).args(arguments).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        text(&self.command(arguments).output().unwrap())
-    }
-
-    /// A running container, with limits that need no privilege: its id.
-    fn container(&self, name: &str, more: &[&str]) -> String {
-        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-        let first = ["run", "-d", "--name", name, "--network", "none"];
-        self.run(&[&first[..], &limits, more, &[IMAGE], &IDLE].concat())
-    }
-
-    fn netns(&self, name: &str) -> Netns {
-        Netns::of_pid(self.run(&["inspect", "-f", "{{.State.Pid}}", name]).parse().unwrap()).unwrap()
-    }
-}
-
-impl Drop for Podman {
-    fn drop(&mut self) {
-        let _ = self.command(&["rm", "-af", "-t", "0"]).output();
-    }
-}
-
 fn socket(lab: &Lab, h: usize) -> PathBuf {
     lab.host(h).files.socket()
 }
@@ -203,6 +116,17 @@ fn port(lab: &Lab, h: usize, name: &str) -> Option<PortStatus> {
 
 fn gone(lab: &Lab, h: usize, name: &str) {
     eventually("the port is gone", || port(lab, h, name).is_none().then_some(()));
+}
+
+/// The port waits, for this reason.
+fn waits(lab: &Lab, h: usize, name: &str, why: &str) {
+    eventually(why, || {
+        port(lab, h, name).filter(|port| port.state.starts_with("waiting") && port.state.contains(why))
+    });
+}
+
+fn up(lab: &Lab, h: usize, name: &str) -> PortStatus {
+    eventually("the port is up", || port(lab, h, name).filter(|port| port.state == "up"))
 }
 
 fn ping(from: &Netns, to: &str) {
@@ -221,24 +145,6 @@ fn asking(sockets: &[&str], spec: LabSpec) -> Lab {
     lab.start_daemons(&Stop::default()).unwrap();
     lab.attach_all().unwrap();
     lab
-}
-
-/// Runs a test where the engines are, unless they cannot run here.
-fn with_engines(programs: &[&str], test: impl FnOnce(&Path) -> Result<(), String> + Send) {
-    if let Some(why) = missing(programs) {
-        skip!("{why}");
-    }
-    if !place::usable() {
-        return;
-    }
-    let mut outcome = Ok(());
-    place::with_own_mounts(|| {
-        hide_the_machines_engines();
-        outcome = test(&image());
-    });
-    if let Err(why) = outcome {
-        skip!("{why}");
-    }
 }
 
 #[test]
@@ -269,13 +175,13 @@ fn docker_containers_on_two_hosts_reach_each_other() {
         let said = weft(&socket(&lab, 1), &format!("attach {id} --network lab")).refused();
         assert!(said.contains("eth1 already exists"), "{said}");
 
-        // The port goes with the container.
+        // The port waits while the container does not run, and is there when it does.
         one.run(&["kill", "web"]);
-        gone(&lab, 1, "web:eth1");
+        waits(&lab, 1, "web:eth1", "not running");
         let said = weft(&socket(&lab, 1), "attach web --network lab").refused();
         assert!(said.contains("'web'") && said.contains("not running (it is exited)"), "{said}");
         one.run(&["start", "web"]);
-        attach(1, "web --ip 10.32.7.1/16");
+        up(&lab, 1, "web:eth1");
         ping(&one.netns("web"), "10.32.7.2");
 
         // A port of the file comes with its container, every time.
@@ -292,7 +198,6 @@ fn docker_containers_on_two_hosts_reach_each_other() {
 
         // The engine stops, and the containers with it.
         drop(one);
-        gone(&lab, 1, "web:eth1");
         state("no container engine answers");
         Ok(())
     });
@@ -317,9 +222,10 @@ fn podman_containers_are_found_on_the_disk_and_by_the_service() {
         assert!(said.contains("no container 'nobody'") && said.contains("Podman's storage"), "{said}");
 
         podman.run(&["kill", "pod"]);
-        gone(&lab, 1, "pod:eth1");
+        waits(&lab, 1, "pod:eth1", "not running (it is stopped)");
         let said = weft(&socket(&lab, 1), "attach pod --network lab").refused();
         assert!(said.contains("'pod'") && said.contains("not running (it is stopped)"), "{said}");
+        weft(&socket(&lab, 1), "detach pod").done();
         let said = weft(&socket(&lab, 1), &format!("attach {id} --network lab")).refused();
         assert!(said.contains("not running"), "{said}");
         podman.run(&["kill", "brief"]);
@@ -337,9 +243,11 @@ fn podman_containers_are_found_on_the_disk_and_by_the_service() {
         attach(1, &format!("{} --ip 10.32.7.1/16 --name again", &id[..8]));
         ping(&podman.netns("pod"), &lab.container(2, 1).v4.to_string());
         podman.run(&["kill", "pod"]);
-        gone(&lab, 1, "again");
+        waits(&lab, 1, "again", "not running");
         let said = weft(&socket(&lab, 1), "attach pod --network lab").refused();
         assert!(said.contains("not running"), "{said}");
+        podman.run(&["rm", "pod"]);
+        gone(&lab, 1, "again");
         process::end(&mut service, common::SOON).unwrap();
         Ok(())
     });
@@ -364,9 +272,118 @@ fn a_name_in_two_engines_means_the_one_that_runs_or_nothing() {
         weft(&socket(&lab, 1), "attach both --network lab --ifname eth2").done();
         assert_eq!(place::links(&podman.netns("both")), ["eth1", "eth2", "lo"]);
         podman.run(&["kill", "both"]);
-        gone(&lab, 1, "both:eth2");
+        waits(&lab, 1, "both:eth2", "more than one");
         let said = weft(&socket(&lab, 1), "attach both --network lab").refused();
         assert!(said.contains("more than one"), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn docker_containers_of_every_network_mode_are_attached_and_come_back_when_they_are_started_again() {
+    with_engines(&["dockerd", "docker", "tar"], |image| {
+        let red = "\n[[network]]\nname = \"red\"\nvni = 300\n".to_owned();
+        let mut lab = asking(&["/run/docker-of-HOST/docker.sock"], LabSpec { extra_config: red, ..spec(2, 1) });
+        let near = lab.container(2, 1).netns.try_clone().unwrap();
+        let line =
+            format!("attach netns:{} --network red --ip 10.90.0.9/16 --ifname red", place::path_of(&near).display());
+        weft(&socket(&lab, 2), &line).done();
+        let docker = Docker::start_with(&lab, 1, image, &["--bip=172.30.0.1/24"])?;
+        docker.run(&["network", "create", "--subnet", "172.31.0.0/24", "own"]);
+        let run = |name: &str, network: &str| {
+            docker.run(&["run", "-d", "--name", name, "--network", network, IMAGE, IDLE[0], IDLE[1]])
+        };
+        let attach = |line: &str| {
+            let network = if line.contains("10.90.") { "red" } else { "lab" };
+            weft(&socket(&lab, 1), &format!("attach {line} --network {network}"))
+        };
+        let far = lab.container(2, 1).v4.to_string();
+        for (network, number, its_own) in [("none", 1, 0), ("bridge", 2, 1), ("own", 3, 1)] {
+            run(network, network);
+            // Two addresses on one interface, and another interface in another network.
+            attach(&format!("{network} --ip 10.32.8.{number}/16 --ip fd00:32::8:{number}/64")).done();
+            attach(&format!("{network} --ip 10.90.0.{number}/16 --ifname net1")).done();
+            let found = place::links(&docker.netns(network));
+            assert_eq!(found.len(), 3 + its_own, "{network}: {found:?}");
+            ping(&docker.netns(network), &far);
+        }
+        // A container in the namespace of another is attached where that is.
+        run("side", "container:own");
+        let said = attach("side --ip 10.32.8.4/16").refused();
+        assert!(said.contains("eth1 already exists"), "{said}");
+        attach("side --ip 10.32.8.4/16 --ifname net2").done();
+        ping(&docker.netns("own"), &far);
+        assert!(place::links(&docker.netns("own")).contains(&"net2".to_owned()));
+        // The host's is not a container's.
+        run("hosted", "host");
+        let said = attach("hosted --ip 10.32.8.5/16").refused();
+        assert!(said.contains("hosted") && said.contains("mode 'host'") && said.contains("weft expose"), "{said}");
+        assert!(!place::links(&lab.host(1).netns).contains(&"eth1".to_owned()));
+
+        // All come back, also where the daemon was away meanwhile, or comes back first.
+        for (name, number) in [("none", 1), ("bridge", 2)] {
+            docker.run(&["restart", "-t", "0", name]);
+            eventually("the restart is noticed", || (place::links(&docker.netns(name)).len() >= 3).then_some(()));
+            for port in [format!("{name}:eth1"), format!("{name}:net1")] {
+                up(&lab, 1, &port);
+            }
+            ping(&docker.netns(name), &far);
+            ping(&near, &format!("fd00:32::8:{number}"));
+            ping(&near, &format!("10.90.0.{number}"));
+        }
+        docker.run(&["kill", "none", "bridge"]);
+        waits(&lab, 1, "none:eth1", "not running");
+        waits(&lab, 1, "bridge:net1", "not running");
+        lab.kill_daemon(1, libc::SIGKILL).unwrap();
+        docker.run(&["start", "none"]);
+        lab.start_daemon(1, &Stop::default()).unwrap();
+        up(&lab, 1, "none:net1");
+        ping(&docker.netns("none"), &lab.container(2, 1).v4.to_string());
+        waits(&lab, 1, "bridge:eth1", "not running");
+
+        // Detached while it does not run, and removed.
+        weft(&socket(&lab, 1), "detach bridge:eth1").done();
+        docker.run(&["start", "bridge"]);
+        up(&lab, 1, "bridge:net1");
+        assert!(port(&lab, 1, "bridge:eth1").is_none());
+        docker.run(&["rm", "-f", "bridge"]);
+        gone(&lab, 1, "bridge:net1");
+        let ports: Vec<PortStatus> = weft(&socket(&lab, 1), "ports --json").json();
+        assert!(ports.iter().all(|port| port.target != "bridge"), "{ports:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn podman_containers_of_every_network_mode_are_attached_and_come_back_when_they_are_started_again() {
+    with_engines(&["podman", "tar"], |image| {
+        let lab = asking(&["/run/none.sock"], spec(2, 1));
+        let podman = Podman::start(image);
+        let attach = |line: &str| weft(&socket(&lab, 1), &format!("attach {line} --network lab"));
+        let far = lab.container(2, 1).v4.to_string();
+        podman.container("alone", &[]);
+        podman.container("side", &["--network", "container:alone"]);
+        attach("alone --ip 10.32.8.1/16 --ip fd00:32::8:1/64").done();
+        attach("side --ip 10.32.8.2/16 --ifname net1").done();
+        assert_eq!(place::links(&podman.netns("alone")), ["eth1", "lo", "net1"]);
+        ping(&podman.netns("side"), &far);
+        // The host's is not a container's.
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        let hosted = ["run", "-d", "--name", "hosted", "--network", "host"];
+        let mut hosted = podman.command(&[&hosted[..], &limits, &[IMAGE], &IDLE].concat());
+        process::inside(&lab.host(1).netns, &mut hosted).unwrap();
+        text(&hosted.output().unwrap());
+        let said = attach("hosted --ip 10.32.8.5/16").refused();
+        assert!(said.contains("hosted") && said.contains("mode 'host'"), "{said}");
+
+        podman.run(&["restart", "-t", "0", "alone"]);
+        eventually("it is back", || place::links(&podman.netns("alone")).contains(&"eth1".to_owned()).then_some(()));
+        up(&lab, 1, "alone:eth1");
+        ping(&podman.netns("alone"), &far);
+        podman.run(&["rm", "-f", "-t", "0", "side"]);
+        podman.run(&["rm", "-f", "-t", "0", "alone"]);
+        gone(&lab, 1, "alone:eth1");
+        gone(&lab, 1, "side:net1");
         Ok(())
     });
 }

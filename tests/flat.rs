@@ -14,7 +14,7 @@ mod common {
 }
 
 use common::skip::skip;
-use hosts::{Frame, Host, Size, Worker, World, mac, plain, super_frame};
+use hosts::{Frame, Host, Size, Worker, World, mac, plain, small_tcp, super_frame};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -29,7 +29,7 @@ const FRAMES: u64 = 32;
 const COUNTED: &str = "WEFT_COUNTED";
 
 /// The cases in the order in which [`workload`] measures them.
-const CASES: [&str; 13] = [
+const CASES: [&str; 17] = [
     "small, small frame out",
     "small, small frame in",
     "small, super-frame out",
@@ -43,6 +43,10 @@ const CASES: [&str; 13] = [
     "broadcast, 1 peer",
     "broadcast, 10 peers",
     "broadcast, 100 peers",
+    "no policy",
+    "guard",
+    "1 rule",
+    "100 rules",
 ];
 
 #[test]
@@ -67,6 +71,13 @@ fn a_frame_costs_the_same_on_a_small_host_and_on_a_large_one() {
     }
     if each > one {
         wrong.push_str(&format!("a broadcast: {each:.0} instructions for one more peer, {one:.0} for the first\n"));
+    }
+    let [none, guard, one, hundred] = ["no policy", "guard", "1 rule", "100 rules"].map(|case| counts[case]);
+    println!(
+        "policy: {none:.0} instructions without, {guard:.0} guarded, {one:.0} with a rule, {hundred:.0} with 100"
+    );
+    if (hundred / one - 1.0) * 100.0 > FLAT {
+        wrong.push_str(&format!("a frame under 100 rules: {hundred:.0} instructions, under one {one:.0}\n"));
     }
     assert!(wrong.is_empty(), "not flat:\n{wrong}");
 }
@@ -120,6 +131,10 @@ fn workload() {
     for live in [1, 10, 100] {
         let world = World::new(Size { peers: live, live, ..Size::SMALLEST });
         out(&world.near, &world, &mut plain(mac(0, 0), Mac([0xff; 6]), 46));
+    }
+    for rules in [None, Some(0), Some(1), Some(100)] {
+        let world = World::new(Size { rules, ..Size::SMALLEST });
+        out(&world.near, &world, &mut small_tcp(mac(0, 0), mac(0, 1)));
     }
 }
 

@@ -9,7 +9,7 @@ mod support;
 use blake2::digest::consts::U16;
 use blake2::digest::{KeyInit, Mac as _};
 use blake2::{Blake2s256, Blake2sMac, Digest};
-use common::place::{inside, lab, spec, usable};
+use common::place::{inside, lab, spec, unguarded, usable};
 use common::skip::skip;
 use common::{SOON, eventually};
 use std::collections::BTreeMap;
@@ -314,7 +314,7 @@ fn frames_of_every_length_and_type_arrive_as_they_were_sent() {
     if !usable() {
         return;
     }
-    let mut spec = spec(2, 0);
+    let mut spec = unguarded(2, 0);
     spec.networks = vec![NetworkSpec { name: "jumbo".to_owned(), vni: VNI, mtu: 9000, containers: 1 }];
     let lab = lab(spec);
     let (a, b) = (lab.container(1, 1), lab.container(2, 1));
@@ -394,7 +394,7 @@ fn addresses_a_bridge_must_not_take_are_dropped_under_their_reasons() {
     if !usable() {
         return;
     }
-    let lab = lab(spec(2, 2));
+    let lab = lab(unguarded(2, 2));
     let (a, other, b) = (lab.container(1, 1), lab.container(1, 2), lab.container(2, 1));
     for to in [b, other] {
         reaches(a, to);
@@ -555,7 +555,7 @@ fn a_container_that_makes_up_addresses_fills_its_own_share_of_the_fdb_and_no_mor
     if !usable() {
         return;
     }
-    let lab = lab(spec(2, 2));
+    let lab = lab(unguarded(2, 2));
     let (a, mallory, b) = (lab.container(1, 1), lab.container(1, 2), lab.container(2, 1));
     reaches(a, b);
     // A station behind an honest container on each host, as behind a bridge there.

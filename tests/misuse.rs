@@ -173,7 +173,7 @@ fn what_is_refused_leaves_no_trace() {
 
 fn attach_of(pid: u32) -> Attach {
     let target = format!("pid:{pid}").parse().unwrap();
-    Attach { target, network: "blue".to_owned(), addresses: vec![], mac: None, ifname: None, name: None }
+    Attach::new(target, "blue")
 }
 
 /// A host whose daemon has not been started.

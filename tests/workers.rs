@@ -14,8 +14,10 @@ use std::sync::Mutex;
 use weft::switch::counters::Drop;
 use weft::switch::ids::PortId;
 use weft::switch::staging::{Merge, Staging};
+use weft::switch::topology::Port;
 use weft::switch::{Egress, Event};
 use weft::tunnel::REPLAY_WINDOW;
+use weft::wire::vnet::VnetHeader;
 
 const WORKERS: usize = 4;
 /// All workers' frames together are fewer than the replay window: however one is kept from running, it does not fall behind.
@@ -42,6 +44,8 @@ impl Egress for Batch<'_> {
         }
     }
 
+    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) {}
+
     fn notify(&mut self, _: Event<'_>) {}
 }
 
@@ -63,6 +67,8 @@ impl Egress for Received {
     }
 
     fn transmit(&mut self, _: SocketAddr, _: usize, _: impl FnOnce(&mut [u8]) -> Option<usize>) {}
+
+    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) {}
 
     fn notify(&mut self, _: Event<'_>) {}
 }

@@ -8,7 +8,7 @@
 //!
 //! What must hold: the frame's buffer comes back unchanged; each frame is delivered, sent or counted; at A it arrives
 //! at the other port as it was; what B's ports get is what A sealed, cut as it would be on a wire, once, in order; no
-//! frame comes back, and none reaches the other network. A question is answered to its port alone, and a stream reaches
+//! frame comes back, and none reaches the other network. What a policy reads of a frame is what is in it. A question is answered to its port alone, and a stream reaches
 //! nobody who does not listen.
 
 use super::draft::{self, Draft, L4};
@@ -22,6 +22,8 @@ use weft::switch::ids::PortId;
 use weft::wire::ethernet::Frame;
 use weft::wire::multicast::{Class, classify};
 use weft::wire::neighbour::question;
+use weft::wire::packet::Content;
+use weft::wire::ports::Ports;
 use weft::wire::vnet::{Gso, VnetHeader};
 use weft::wire::{INNER_OVERHEAD, fragment};
 
@@ -77,6 +79,27 @@ fn know(world: &World) {
     switch.groups.set(SHARED, Some(forwarding));
 }
 
+/// What a policy would read: what is cut off is never taken for another thing than it was.
+fn read(view: &Frame<'_>) {
+    let whole = Content::of(view);
+    let Content::Ip(packet) = whole else { return };
+    assert_eq!(packet.source.is_ipv4(), packet.destination.is_ipv4());
+    let bytes = view.bytes();
+    for cut in view.payload_offset()..bytes.len().min(120) {
+        let short = Frame::parse(&bytes[..cut]).expect("its header is whole");
+        if let Content::Ip(less) = Content::of(&short) {
+            assert_eq!(
+                (less.source, less.destination, less.protocol),
+                (packet.source, packet.destination, packet.protocol)
+            );
+        }
+    }
+    for ports in [Ports::Any, Ports::Icmp, Ports::Tcp(1, 80), Ports::Udp(53, 53)] {
+        let _ = (ports.asks(&packet), ports.answers(&packet));
+        assert!(!ports.asks(&packet) || Ports::Any.asks(&packet));
+    }
+}
+
 /// What B's ports 1 and 2 have to get.
 #[derive(Default)]
 struct Expected {
@@ -110,6 +133,9 @@ fn send(world: &mut World, draft: &Draft, limit: usize, expected: &mut Expected)
         let answer = Frame::parse(&answer).expect("an answer is a frame");
         assert!(answer.source() == REMOTE && [V4.into(), V6.into()].contains(&asked.target));
         return;
+    }
+    if let Ok(view) = Frame::parse(frame) {
+        read(&view);
     }
     if let Ok(view) = Frame::parse(frame)
         && let Class::Group(group) = classify(&view)

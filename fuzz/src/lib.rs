@@ -13,12 +13,16 @@
 //! | `inner_packet` | an authenticated but hostile peer's, out of its tunnel         |
 //! | `fragment`     | the same peer's, in pieces and over time                       |
 //! | `frame`        | a container's, from a TAP, and what two switches make of them  |
+//! | `service`      | a container's to its network's service address                |
 //! | `merge`        | frames of a tunnel on their way to a TAP                       |
 //! | `multicast`    | a container's, as far as they say what it listens to           |
 //! | `message`      | an authenticated but hostile peer's, to the mesh, over all ways |
 //! | `gossip`       | a member's that lies, and a stranger's: what it says of members |
 //! | `config`       | the configuration file                                         |
+//! | `docker`       | Docker's, on its plugin socket, and its API's                  |
 //! | `request`      | a caller's, on the control socket                              |
+//! | `cni`          | a container runtime's, and an IPAM plugin's                    |
+//! | `dns`          | a container's that asks for names, and a resolver's that answers |
 //! | `certificate`  | a member's, and an authority's that signs anything             |
 //! | `ledger`       | the same authority's, over time                                |
 //! | `token`        | whoever says that it invites us                                |
@@ -29,8 +33,11 @@
 
 pub mod beacon;
 pub mod certificate;
+pub mod cni;
 pub mod config;
 pub mod datagram;
+pub mod dns;
+pub mod docker;
 mod draft;
 pub mod fragment;
 pub mod frame;
@@ -44,6 +51,7 @@ pub mod message;
 pub mod multicast;
 pub mod request;
 pub mod seeds;
+pub mod service;
 pub mod stream;
 pub mod token;
 pub mod trust_message;
@@ -57,8 +65,11 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("beacon", beacon::run),
     ("certificate", certificate::run),
+    ("cni", cni::run),
     ("config", config::run),
     ("datagram", datagram::run),
+    ("dns", dns::run),
+    ("docker", docker::run),
     ("fragment", fragment::run),
     ("frame", frame::run),
     ("gossip", gossip::run),
@@ -69,6 +80,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("multicast", multicast::run),
     ("message", message::run),
     ("request", request::run),
+    ("service", service::run),
     ("stream", stream::run),
     ("token", token::run),
     ("trust_message", trust_message::run),

@@ -10,7 +10,8 @@ use super::stream::CALLED;
 use super::world::{LOCAL, REMOTE};
 use std::net::Ipv4Addr;
 use weft::config::{PortAddress, Target};
-use weft::control::request::{Attach, Detach, Invite, Request};
+use weft::control::nat::Proto;
+use weft::control::request::{self, Attach, Backend, Detach, Invite, LeaseWanted, Request, Unpublish, Wish};
 use weft::mesh::gossip::{Heard, Heartbeat, Message as Gossip, Part, Piece, Want};
 use weft::wire::announce::{gratuitous_arp, unsolicited_advertisement};
 use weft::wire::ethernet::Mac;
@@ -39,8 +40,11 @@ pub fn all() -> Vec<Seed> {
     let mut add =
         |target, name: &str, bytes: Vec<u8>| seeds.push(Seed { target, name: format!("seed-{name}"), bytes });
     beacons(&mut add);
+    super::cni::seeds(&mut add);
     configs(&mut add);
     datagrams(&mut add);
+    super::docker::seeds(&mut add);
+    super::dns::seeds(&mut add);
     fragments(&mut add);
     frames(&mut add);
     gossips(&mut add);
@@ -50,6 +54,7 @@ pub fn all() -> Vec<Seed> {
     multicasts(&mut add);
     messages(&mut add);
     requests(&mut add);
+    super::service::seeds(&mut add);
     streams(&mut add);
     super::trust_seeds::add(&mut add);
     seeds
@@ -496,12 +501,10 @@ fn merges(add: &mut Add<'_>) {
 fn requests(add: &mut Add<'_>) {
     let attach = |target: &str, address: &str| {
         Request::Attach(Attach {
-            target: target.parse::<Target>().expect("a target"),
-            network: "blue".to_owned(),
             addresses: address.parse::<PortAddress>().into_iter().collect(),
             mac: Some(STATION),
             ifname: Some("eth1".to_owned()),
-            name: None,
+            ..Attach::new(target.parse::<Target>().expect("a target"), "blue")
         })
     };
     let requests = [
@@ -528,7 +531,39 @@ fn requests(add: &mut Add<'_>) {
         ("revoke", Request::Revoke { member: "beta".to_owned() }),
         ("rotate", Request::Rotate { overlap_s: 86_400 }),
     ];
-    for (name, request) in requests.into_iter().chain(trust) {
+    let lease = |wish: Wish| {
+        Request::Lease(LeaseWanted { network: "blue".to_owned(), holder: "cni:1:eth0".to_owned(), wish })
+    };
+    let address = std::net::IpAddr::from([10, 32, 1, 9]);
+    let leases = [
+        ("lease", lease(Wish::Auto { v4: true, v6: false })),
+        ("lease-exactly", lease(Wish::Exactly(address))),
+        ("release", Request::Release { network: "blue".to_owned(), address }),
+        ("reclaim", Request::Reclaim { member: "beta".to_owned() }),
+    ];
+    let publish = request::Publish {
+        network: "blue".to_owned(),
+        host_ip: "127.0.0.1".parse().ok(),
+        host_port: 8080,
+        proto: Proto::Tcp,
+        to: Backend::Name("web".to_owned()),
+        port: 80,
+        holder: Some("cni:1:eth0".to_owned()),
+    };
+    let expose = request::Expose {
+        network: "blue".to_owned(),
+        addresses: "10.32.0.2/16".parse().into_iter().collect(),
+        auto: false,
+        masquerade: true,
+    };
+    let outside = [
+        ("expose", Request::Expose(expose)),
+        ("hide", Request::Hide { network: "blue".to_owned() }),
+        ("publish", Request::Publish(publish)),
+        ("unpublish", Request::Unpublish(Unpublish::Holder("cni:1:eth0".to_owned()))),
+        ("published", Request::Published),
+    ];
+    for (name, request) in requests.into_iter().chain(trust).chain(leases).chain(outside) {
         add("request", name, serde_json::to_vec(&request).expect("a request can be written"));
     }
     add("request", "unknown", br#"{"request":"attach","target":"pid:-1","network":"","colour":1}"#.to_vec());

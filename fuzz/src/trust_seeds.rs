@@ -7,6 +7,7 @@ use weft::trust::ledger::{Revocation, Succession};
 use weft::trust::message::{Join, Joined, Message};
 use weft::trust::token::{Introducer, InviteId, InviteSecret, NetworkHint};
 use weft::trust::{Authority, Certificate, Ledger, Token};
+use weft::wire::cidr::Cidr;
 use weft::wire::key::{AuthorityKey, PublicKey, Secret};
 
 type Add<'a> = dyn FnMut(&'static str, &str, Vec<u8>) + 'a;
@@ -37,6 +38,10 @@ fn certificate() -> Certificate {
     }
 }
 
+fn slice() -> Cidr {
+    Cidr { address: Ipv4Addr::new(10, 32, 0, 0).into(), prefix: 16 }
+}
+
 fn certificates(add: &mut Add<'_>) {
     let whole = certificate().sign(&authority(1)).unwrap_or_default();
     let fields = whole[ENVELOPE_LEN..].to_vec();
@@ -60,7 +65,8 @@ fn ledgers(add: &mut Add<'_>) {
     let revoked = |n: u8| Revocation { key: PublicKey([n; 32]), serial: 4, until };
     let succession = |a: u8, b: u8| Succession::new(&authority(a), authority(b).key(), until);
     let record = |by: u8, version: u64, successions: &[Succession], revoked: &[Revocation]| {
-        let ledger = Ledger::sign(&authority(by), version, successions.to_vec(), revoked.to_vec(), Vec::new());
+        let ledger =
+            Ledger::sign(&authority(by), version, successions.to_vec(), revoked.to_vec(), Vec::new(), Vec::new());
         let mut fields = ledger.map(|ledger| ledger.bytes()[ENVELOPE_LEN..].to_vec()).unwrap_or_default();
         // An unknown field fills the record to a length that its byte can tell.
         let pad = (4 - (fields.len() + 3) % 4) % 4;
@@ -133,12 +139,19 @@ fn messages(add: &mut Add<'_>) {
     message("join", record(20, &join.bytes()));
     message("joins", record(20, &join.bytes()).repeat(8));
     message("forwarded-join", record(22, &Message::Forward(PublicKey([5; 32]), join.bytes()).bytes()));
-    message("renew", record(20, &Message::Renew(vec![1; 120]).bytes()));
+    message("renew", record(20, &Message::Renew(vec![1; 120], vec![slice()]).bytes()));
     message("joined-forged", record(5, &joined(&certificate[..150])));
     message("joined-by-the-issuer", record(5, &joined(&[1; 100])));
     message("refused-by-the-issuer", record(5, &Message::Refused("no".to_owned()).bytes()));
     message("refused-by-another", record(9, &Message::Refused("no".to_owned()).bytes()));
-    message("renewed", [record(4, &Message::Renewed(vec![1; 99]).bytes()), record(5, &[b'W', 1, 36, 0])].concat());
+    message(
+        "renewed",
+        [
+            record(4, &Message::Renewed(vec![1; 99], Some("none is left".into())).bytes()),
+            record(5, &[b'W', 1, 36, 0]),
+        ]
+        .concat(),
+    );
     message("answer", record(22, &Message::Answer(PublicKey([5; 32]), Message::Refused("x".into()).bytes()).bytes()));
     message("show", record(20, &Message::Show(vec![1; 99], Some(vec![1; 99])).bytes()));
     message("malformed", [record(20, &[b'W', 1, 32, 0, 1]), record(20, b"W"), record(21, &[b'W', 1, 99])].concat());

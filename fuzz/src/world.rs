@@ -64,6 +64,8 @@ impl Egress for Outbox {
         }
     }
 
+    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) {}
+
     fn notify(&mut self, event: Event<'_>) {
         match event {
             Event::Message(_, _, payload) => self.messages.push(payload.to_vec()),
@@ -121,6 +123,7 @@ impl Member {
             admits: Some(vec![PeerId(1)]),
             suppress: true,
             snooping: true,
+            ..Network::default()
         };
         let private = Network {
             vni: PRIVATE,

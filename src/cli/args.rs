@@ -1,7 +1,10 @@
 //! The words of the command line and their help. What each command does is in the files beside this one.
 
+use super::host::{Expose, Publish, Unpublish};
 use super::lab::LabArgs;
-use crate::config::text::{check_ifname, is_port_name};
+use super::names::NamesArgs;
+use crate::config::policy::{Permission, RateText};
+use crate::config::text::{check_ifname, host_name, is_port_name, label};
 use crate::config::{Endpoint, PortAddress, Target, mac_from_text};
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
@@ -57,13 +60,15 @@ pub(super) enum Command {
     ///
     /// Makes a port: a TAP interface in the network namespace of TARGET, with a MAC address and any addresses given,
     /// up and announced to the network. The port stays until `weft detach` or until its namespace ends, also across
-    /// restarts of the daemon. Nothing is left half-made when it fails.
+    /// restarts of the daemon; that of a container comes back when the container is started again, until that is removed.
+    /// Nothing is left half-made when it fails.
     #[command(after_help = "\
 Examples:
+  weft attach web --network blue --ip auto
   weft attach web --network blue --ip 10.32.0.5/16@10.32.0.1
   weft attach pid:4711 --network blue --ip 10.32.0.6/16 --ip fd00:32::6/64 --ifname eth0
   weft attach netns:/run/netns/lab --network blue --mac U:lab
-  weft attach host --network blue --ifname blue0 --ip 10.32.0.1/16
+  weft attach host --network blue --ifname blue0 --ip 10.32.0.2/16
   weft attach web --network blue --wait=30     while the container is being started")]
     Attach(Attach),
     /// Take an interface away from a container
@@ -100,6 +105,47 @@ Examples:
     Networks(Json),
     /// Show the forwarding database: which MAC address is behind which port or peer
     Fdb(Fdb),
+    /// Give this host an address in a network
+    ///
+    /// Makes an interface `weft-NETWORK` on this host, so that the host and the network's containers reach each other. It stays until
+    /// `weft hide`, across restarts of the daemon and of the host. Asked again it changes what is different.
+    #[command(after_help = "\
+Examples:
+  weft expose blue
+  weft expose blue --ip 10.32.0.2/16 --ip fd00:32::2/64
+  weft expose blue --masquerade                containers whose default route is the network's service address
+                                               reach the outside, with the address of this host")]
+    Expose(Expose),
+    /// Undo `weft expose`
+    Hide {
+        /// The network's name
+        network: String,
+    },
+    /// Make a port of this host lead to containers, wherever in the mesh they are
+    ///
+    /// Connections to HOSTPORT of this host go to PORT of the containers called NAME, in turn; to those that answer, if they are
+    /// several. The network is exposed for that if it is not. It stays until `weft unpublish`, across restarts of the daemon and of the host.
+    #[command(after_help = "\
+Examples:
+  weft publish 8080:web:80 --network blue
+  weft publish 127.0.0.1:5353:resolver:53/udp --network blue
+  weft publish '[2001:db8::1]:443:[fd00:32::5]:8443' --network blue")]
+    Publish(Publish),
+    /// Undo `weft publish`
+    Unpublish(Unpublish),
+    /// Show what of this host is in networks, and which of its ports lead to containers
+    Published(Json),
+    /// Show what frames may do in each network, how often each rule was used, and what was refused
+    Policy(Json),
+    /// Show the names that DNS answers in this host's networks, add names and remove them
+    Names(NamesArgs),
+    /// Show who has which address, here and at other members
+    #[command(after_help = "\
+Examples:
+  weft leases
+  weft leases release --network blue 10.32.0.9
+  weft leases reclaim beta             beta is gone for good: its part of the range may go to others")]
+    Leases(super::leases::Leases),
     /// Apply the changes of the configuration file
     ///
     /// The daemon reads its file again and applies the difference; what did not change is not touched. A file with an
@@ -152,6 +198,17 @@ pub(super) struct Up {
     pub(super) config: PathBuf,
 }
 
+/// An address of `weft attach`: this one, or any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AddressWish {
+    Exactly(PortAddress),
+    Auto,
+}
+
+fn address_wish(text: &str) -> Result<AddressWish, crate::config::NotAPortAddress> {
+    if text == "auto" { Ok(AddressWish::Auto) } else { text.parse().map(AddressWish::Exactly) }
+}
+
 /// `weft attach`.
 #[derive(Debug, Args)]
 pub(super) struct Attach {
@@ -160,9 +217,24 @@ pub(super) struct Attach {
     /// The network's name, as in the configuration file
     #[arg(long, value_name = "NAME")]
     pub(super) network: String,
-    /// An address with prefix length, and with @GATEWAY a default route; may be given several times
-    #[arg(long = "ip", value_name = "CIDR[@GATEWAY]")]
-    pub(super) addresses: Vec<PortAddress>,
+    /// An address with prefix length, and with @GATEWAY a default route, or `auto`; may be given several times
+    #[arg(long = "ip", value_name = "CIDR[@GATEWAY]|auto", value_parser = address_wish)]
+    pub(super) addresses: Vec<AddressWish>,
+    /// A name that DNS answers with its addresses [default: the container's]; may be given several times
+    #[arg(long = "dns-name", value_name = "NAME", value_parser = host_name)]
+    pub(super) names: Vec<String>,
+    /// By what policies may know it; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub(super) labels: Vec<(String, String)>,
+    /// What it may do although its network guards or isolates: bridge, any-source, dhcp-server, router or promiscuous
+    #[arg(long, value_name = "PERMISSION", value_delimiter = ',')]
+    pub(super) allow: Vec<Permission>,
+    /// Bits a second that the container may get, like 100M; /1M behind it allows so many at once
+    #[arg(long, value_name = "RATE[/BURST]")]
+    pub(super) rate_in: Option<RateText>,
+    /// Bits a second that it may send
+    #[arg(long, value_name = "RATE[/BURST]")]
+    pub(super) rate_out: Option<RateText>,
     /// The MAC address, or U:TEXT for one that follows from the text [default: made up and kept]
     #[arg(long, value_name = "MAC", value_parser = mac_from_text)]
     pub(super) mac: Option<Mac>,

@@ -1,8 +1,9 @@
 //! `weft attach`, `weft detach`, and the two kinds of waiting: for a target and its interface from outside, and for
 //! the interface from inside a container.
 
-use super::args::{Attach, Detach, Wait};
+use super::args::{AddressWish, Attach, Detach, Wait};
 use super::{ask, show};
+use crate::config::policy::Rate;
 use crate::control::request::{self, PortStatus, Request, Response};
 use crate::io::client;
 use crate::io::wait::{Patience, interface_is_up};
@@ -14,10 +15,20 @@ const UP: &str = "up";
 
 /// Runs `weft attach`.
 pub(super) fn attach(socket: &Path, args: Attach) -> Result<String, String> {
+    let auto = args.addresses.contains(&AddressWish::Auto);
+    let exactly = args.addresses.into_iter().filter_map(|wish| match wish {
+        AddressWish::Exactly(address) => Some(address),
+        AddressWish::Auto => None,
+    });
     let wanted = Request::Attach(request::Attach {
         target: args.target,
         network: args.network,
-        addresses: args.addresses,
+        addresses: exactly.collect(),
+        auto,
+        names: args.names,
+        labels: args.labels.into_iter().collect(),
+        allow: args.allow,
+        rate: (args.rate_in.is_some() || args.rate_out.is_some()).then(|| Rate::new(args.rate_in, args.rate_out)),
         mac: args.mac,
         ifname: args.ifname,
         name: args.name,

@@ -7,8 +7,13 @@
 mod args;
 mod attach;
 mod bench;
+mod cni;
+mod host;
 mod key;
 pub mod lab;
+mod leases;
+mod names;
+mod policy;
 mod scale;
 mod scene;
 mod show;
@@ -31,6 +36,9 @@ const SOCKET_VARIABLE: &str = "WEFT_SOCKET";
 
 /// Runs the command that the arguments ask for.
 pub fn run() -> ExitCode {
+    if cni::is_meant() {
+        return cni::run();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -62,6 +70,20 @@ pub fn run() -> ExitCode {
         Command::Ports(args) => show(&socket, &Request::Ports, args.json),
         Command::Networks(args) => show(&socket, &Request::Networks, args.json),
         Command::Fdb(args) => show(&socket, &Request::Fdb { network: args.network }, args.json),
+        Command::Expose(args) => show(&socket, &Request::Expose(args.into()), false),
+        Command::Hide { network } => show(&socket, &Request::Hide { network }, false),
+        Command::Publish(args) => show(&socket, &Request::Publish(args.into()), false),
+        Command::Unpublish(args) => show(&socket, &Request::Unpublish(args.into()), false),
+        Command::Published(args) => show(&socket, &Request::Published, args.json),
+        Command::Policy(args) => show(&socket, &Request::Policy, args.json),
+        Command::Names(args) => {
+            let json = args.json;
+            show(&socket, &names::request(args), json)
+        }
+        Command::Leases(args) => {
+            let (request, json) = args.request();
+            show(&socket, &request, json)
+        }
         Command::Reload => show(&socket, &Request::Reload, false),
         Command::Config(Config::Check { file }) => check(&file),
         Command::Key(key) => key::run(key),

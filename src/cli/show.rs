@@ -14,7 +14,11 @@ pub(super) fn json(response: &Response) -> Result<String, String> {
         Response::Networks(networks) => serde_json::to_string_pretty(networks),
         Response::Fdb(entries) => serde_json::to_string_pretty(entries),
         Response::Paths(paths) => serde_json::to_string_pretty(paths),
+        Response::Policy(networks) => serde_json::to_string_pretty(networks),
+        Response::Names(names) => serde_json::to_string_pretty(names),
+        Response::Leases(leases) | Response::Leased(leases) => serde_json::to_string_pretty(leases),
         Response::Attached(port) => serde_json::to_string_pretty(port),
+        Response::Published(outside) => serde_json::to_string_pretty(outside),
         Response::Done(sentences) => serde_json::to_string_pretty(sentences),
         Response::Invited(line) => serde_json::to_string_pretty(line),
         Response::Absent(sentence) | Response::Refused(sentence) => serde_json::to_string_pretty(sentence),
@@ -31,7 +35,11 @@ pub(super) fn text(response: &Response) -> String {
         Response::Networks(all) => networks(all),
         Response::Fdb(entries) => fdb(entries),
         Response::Paths(all) => paths(all),
+        Response::Policy(networks) => super::policy::text(networks),
+        Response::Names(names) => super::names::table(names),
+        Response::Leases(leases) | Response::Leased(leases) => super::leases::table(leases),
         Response::Attached(port) => attached(port),
+        Response::Published(outside) => super::host::text(outside),
         Response::Done(sentences) => sentences.iter().map(|sentence| format!("{sentence}\n")).collect(),
         Response::Invited(line) => format!("{line}\n"),
         Response::Absent(sentence) | Response::Refused(sentence) => format!("{sentence}\n"),
@@ -89,6 +97,9 @@ fn status(s: &Status) -> String {
             table.row([reason.clone(), count.to_string(), why.to_owned()]);
         }
         let _ = write!(text, "\n{}", table.render());
+    }
+    if !s.refused.is_empty() {
+        let _ = write!(text, "\n{}", super::policy::refused(&s.refused));
     }
     if !s.warnings.is_empty() {
         text.push_str("\nWARNINGS\n");
@@ -219,12 +230,13 @@ fn networks(networks: &[NetworkStatus]) -> String {
     if networks.is_empty() {
         return "no networks: add a [[network]] to the configuration file\n".to_owned();
     }
-    let mut table = Table::new(&["NAME", ">VNI", "SUBNETS", ">MTU", "AGEING", ">FDB", "PORTS", "PEERS"]);
+    let mut table = Table::new(&["NAME", ">VNI", "SUBNETS", "SLICES", ">MTU", "AGEING", ">FDB", "PORTS", "PEERS"]);
     for network in networks {
         table.row([
             network.name.clone(),
             network.vni.to_string(),
             list(&network.subnets, ","),
+            list(&network.slices, ","),
             network.mtu.to_string(),
             duration(network.ageing_s),
             network.fdb_entries.to_string(),

@@ -51,7 +51,8 @@ pub(super) fn init(args: &Init) -> Result<String, String> {
         text,
         "\n# Whoever shows a certificate of this authority is a member. Its secret key makes invitations: only this host has it,\n\
          # and whoever copies it can do the same. Keep a copy where you keep such things.\n\
-         [trust]\nauthority = [\"{authority}\"]\nauthority_key_file = \"{AUTHORITY_FILE}\"\n\n\
+         [trust]\nauthority = [\"{authority}\"]\nauthority_key_file = \"{AUTHORITY_FILE}\"\n\
+         gives_slices = true   # the members' containers get addresses of their own parts of the networks below\n\n\
          # `weft invite` tells the hosts that join of these networks.\n\
          [[network]]\nname = \"mesh\"\nvni = 1\nsubnets = [\"10.32.0.0/12\"]\n"
     );

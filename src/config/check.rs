@@ -3,11 +3,14 @@
 //! The rules for a port are one function, [`port_problems`], used for `[[port]]` in the file and, as [`check_port`],
 //! for `weft attach`.
 
-use super::parse::{MAX_ADDRESSES, MAX_PORTS, NO_KEY};
+use super::parse::{MAX_ADDRESSES, MAX_PORTS, NO_KEY, pools};
+use super::policy::Allow;
 use super::reader::{Report, Section, shortened};
 use super::text::{check_ifname, is_port_name};
 use super::{Config, Network, Node, Peer, Port, PortAddress, StaticPlace, Target};
+use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
+use crate::wire::ports::MAX_RULES;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -108,6 +111,7 @@ pub(super) fn across(
 
     for Found { item: network, section } in networks {
         subnets(report, network, section);
+        pools::check(report, network, section);
         static_entries(report, network, section, &peer_of, &port_of);
     }
     tunnel_addresses(report, node, peers);
@@ -141,6 +145,27 @@ pub(super) fn across(
                 let problem = format!("there is no network '{}'", shortened(&port.network));
                 section.wrong(report, "network", problem, known(network_of.keys()));
             }
+        }
+    }
+}
+
+/// Compares the rules with the networks they are for.
+pub(super) fn allows(report: &mut Report<'_>, networks: &[Found<'_, Network>], allows: &[Found<'_, Allow>]) {
+    let network_of = by_name(networks, |network| &network.name);
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for Found { item: allow, section } in allows {
+        if !network_of.contains_key(allow.network.as_str()) {
+            if !allow.network.is_empty() || section.has("network") {
+                let problem = format!("there is no network '{}'", shortened(&allow.network));
+                section.wrong(report, "network", problem, known(network_of.keys()));
+            }
+            continue;
+        }
+        let count = counts.entry(&allow.network).or_default();
+        *count += 1;
+        if *count == MAX_RULES + 1 {
+            let problem = format!("network '{}' has more than {MAX_RULES} rules", allow.network);
+            section.wrong(report, "network", problem, "join some of them by labels or prefixes");
         }
     }
 }
@@ -217,6 +242,10 @@ fn static_entries(
         if !mac.is_zero() && network.static_entries[..index].iter().any(|other| other.mac == mac) {
             wrong(format!("{mac} is pinned twice"), "keep one of the two".to_owned());
         }
+        if mac == Mac::service(network.vni) {
+            let problem = format!("{mac} is where the network itself is answered for, on every member");
+            wrong(problem, "remove the entry".to_owned());
+        }
         match &entry.at {
             StaticPlace::Peer(name) | StaticPlace::Port(name) if name.is_empty() => {}
             StaticPlace::Peer(name) => match peers.get(name.as_str()) {
@@ -268,7 +297,7 @@ fn tunnel_addresses(report: &mut Report<'_>, node: &Node, peers: &[Found<'_, Pee
 struct Index<'p> {
     names: HashMap<&'p str, usize>,
     interfaces: HashMap<(&'p Target, &'p str), usize>,
-    macs: HashMap<(&'p str, crate::wire::ethernet::Mac), usize>,
+    macs: HashMap<(&'p str, Mac), usize>,
     addresses: HashMap<(&'p str, IpAddr), usize>,
 }
 
@@ -316,6 +345,11 @@ fn port_problems(number: usize, ports: &[&Port], index: &Index<'_>, network: &Ne
             let problem = format!("port '{}' in network '{}' has {mac} already", other.name, network.name);
             wrong("mac", problem, "choose another MAC address, or leave it out");
         }
+        if mac == Mac::service(network.vni) {
+            let problem =
+                format!("{mac} is where network '{}' itself is answered for, on every member", network.name);
+            wrong("mac", problem, "choose another MAC address, or leave it out");
+        }
         let here = StaticPlace::Port(port.name.clone());
         if network.static_entries.iter().any(|entry| entry.mac == mac && entry.at != here) {
             let problem = format!("{mac} is pinned elsewhere by a static entry of network '{}'", network.name);
@@ -337,6 +371,9 @@ fn port_problems(number: usize, ports: &[&Port], index: &Index<'_>, network: &Ne
         if let Some(other) = before(index.addresses.get(&(network.name.as_str(), ip))) {
             let problem = format!("port '{}' in network '{}' has {ip} already", other.name, network.name);
             wrong(problem, "choose another address");
+        } else if network.service_addresses().iter().any(|service| service.address == ip) {
+            let problem = format!("at {ip} network '{}' itself is answered for, on every member", network.name);
+            wrong(problem, "choose another address, or set the network's gateway to one that no container has");
         } else if port.addresses[..position].iter().any(|earlier| earlier.cidr.address == ip) {
             wrong(format!("{ip} is given twice"), "keep one of the two");
         }

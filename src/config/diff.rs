@@ -16,10 +16,14 @@ use crate::wire::key::PublicKey;
 pub enum Change {
     /// `node.log`.
     LogLevel(LogLevel),
+    /// `node.resolvers`.
+    Resolvers,
     /// `[fdb]`.
     FdbLimits(FdbLimits),
     /// `[trust]`: the authorities or the names.
     Trust(Trust),
+    /// `[[allow]]`.
+    Allows,
     /// A port of the file goes.
     PortRemoved(Port),
     /// A peer goes.
@@ -75,11 +79,17 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<Change>, Vec<String>> {
     if old.node.log != new.node.log {
         changes.push(Change::LogLevel(new.node.log));
     }
+    if old.node.resolvers != new.node.resolvers {
+        changes.push(Change::Resolvers);
+    }
     if old.fdb != new.fdb {
         changes.push(Change::FdbLimits(new.fdb));
     }
     if old.trust != new.trust {
         changes.push(Change::Trust(new.trust.clone()));
+    }
+    if old.allows != new.allows {
+        changes.push(Change::Allows);
     }
     changes.extend(port.removed.into_iter().map(Change::PortRemoved));
     changes.extend(peer.removed.into_iter().map(Change::PeerRemoved));
@@ -115,6 +125,9 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
         ("node.lan_discovery", a.lan_discovery != b.lan_discovery),
         ("trust.authority_key_file", old.trust.authority_key_file != new.trust.authority_key_file),
         ("trust.certificate_file", old.trust.certificate_file != new.trust.certificate_file),
+        ("docker.enabled", old.docker.enabled != new.docker.enabled),
+        ("docker.socket", old.docker.socket != new.docker.socket),
+        ("docker.engine", old.docker.engine != new.docker.engine),
         ("offload.tap_checksum", x.tap_checksum != y.tap_checksum),
         ("offload.tap_tso", x.tap_tso != y.tap_tso),
         ("offload.tap_uso", x.tap_uso != y.tap_uso),
@@ -220,6 +233,15 @@ mod tests {
             ("port", "network") => replaced(&plain, "network = 'blue'", "network = 'red'"),
             ("port", "target") => replaced(&plain, "target = 'web'", "target = 'host'"),
             ("port", _) => base("", "", &line, ""),
+            ("allow", name) => {
+                let allow = "[[allow]]\nnetwork = 'red'\nfrom = 'any'\nto = 'any'\n";
+                let replaced = match name {
+                    "network" => allow.replace("'red'", key.example),
+                    "ports" => format!("{allow}{line}"),
+                    _ => replaced(allow, &format!("{name} = 'any'"), &line),
+                };
+                return (base("", "", "", allow), base("", "", "", &replaced));
+            }
             (table, _) => base("", "", "", &format!("[{table}]\n{line}")),
         };
         (plain, changed)

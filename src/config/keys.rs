@@ -5,11 +5,15 @@
 //! suggestion; `docs/configuration.md` is written from it by [`super::reference`]; and a test changes every key in turn to
 //! see that [`super::diff`] treats it as `live` says.
 
+mod docker;
 mod member;
 mod networks;
+mod policy;
 
+pub use docker::DOCKER;
 pub use member::{FDB, NODE, OFFLOAD, TRUST};
 pub use networks::{NETWORK, PEER, PORT, STATIC};
+pub use policy::ALLOW;
 
 /// What values a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +125,7 @@ const fn switch(name: &'static str, doc: &'static str) -> Key {
 }
 
 /// All tables, in the order of the reference.
-pub const TABLES: &[Table] = &[NODE, TRUST, OFFLOAD, FDB, NETWORK, STATIC, PEER, PORT];
+pub const TABLES: &[Table] = &[NODE, TRUST, OFFLOAD, FDB, DOCKER, NETWORK, STATIC, PEER, PORT, ALLOW];
 
 /// The table of this path.
 pub fn table(name: &str) -> Option<&'static Table> {

@@ -9,19 +9,24 @@ mod check;
 pub mod diff;
 pub mod error;
 pub mod keys;
+mod naming;
 pub mod parse;
+pub mod policy;
 mod reader;
 pub mod reference;
 mod suggest;
 pub mod text;
 
 pub use check::{check_identity, check_port};
+pub use naming::{Dns, MAX_RESOLVERS, Naming};
 pub use text::mac_from_text;
 
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
 use crate::wire::key::{AuthorityKey, PublicKey, Secret};
+use crate::wire::range::Range;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -39,15 +44,19 @@ pub struct Config {
     pub fdb: FdbLimits,
     /// Whose certificates make others members.
     pub trust: Trust,
+    /// Docker's network and IPAM drivers.
+    pub docker: Docker,
     /// The networks this member takes part in.
     pub networks: Vec<Network>,
     /// The other members, pinned by public key.
     pub peers: Vec<Peer>,
     /// Ports that exist as long as the daemon runs and their target exists.
     pub ports: Vec<Port>,
+    /// What is allowed in networks that do not allow everything.
+    pub allows: Vec<policy::Allow>,
 }
 
-/// `[node]`: this member itself. None of it can change by reload, except `log`.
+/// `[node]`: this member itself. None of it can change by reload, except `log` and `resolvers`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// The member's name, for people. Default: the host's name.
@@ -80,6 +89,8 @@ pub struct Node {
     pub discovery: bool,
     /// Whether members on our LANs are looked for; needs `discovery`.
     pub lan_discovery: bool,
+    /// Who is asked for names that no network has; empty means whom the host asks. Reloadable.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 /// Whether a member carries what passes between others.
@@ -145,10 +156,23 @@ pub struct Trust {
     pub authority_key_file: Option<PathBuf>,
     /// A file with this member's certificate, for one that did not come by an invitation.
     pub certificate_file: Option<PathBuf>,
+    /// Whether this member, which issues certificates, gives slices of the networks it has with them. One in a mesh may.
+    pub gives_slices: bool,
     /// The names that certified members may have; `None` is any.
     pub allow: Option<Vec<String>>,
     /// The names that they may not have.
     pub deny: Vec<String>,
+}
+
+/// `[docker]`: weft as Docker's network and IPAM driver. Not reloadable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Docker {
+    /// Whether its calls are answered; `None` is where Docker is installed.
+    pub enabled: Option<bool>,
+    /// Where Docker looks for us; the file's name is the driver's.
+    pub socket: PathBuf,
+    /// The socket of Docker's API, which is asked for the names of containers.
+    pub engine: PathBuf,
 }
 
 /// `[[network]]`: one broadcast domain.
@@ -160,16 +184,50 @@ pub struct Network {
     pub vni: u32,
     /// Prefixes the ports' addresses must lie in; empty means any.
     pub subnets: Vec<Cidr>,
+    /// Its service addresses, one of a family at most: where this host answers for the network. Empty means the first of each
+    /// subnet, see [`Self::service_addresses`].
+    pub gateways: Vec<IpAddr>,
     /// MTU of the network's ports.
     pub mtu: u16,
     /// How long a silent MAC address stays in the FDB.
     pub ageing: Duration,
+    /// What this member gives addresses from; `None` is what its certificate says, or all of it where it is alone.
+    pub slices: Option<Vec<Cidr>>,
+    /// Where within its slices it gives addresses; empty is everywhere.
+    pub ranges: Vec<Range>,
+    /// What it gives nobody who does not ask for that very address.
+    pub reserved: Vec<Range>,
     /// Whether ARP and neighbour discovery are answered here for what the mesh knows.
     pub suppress: bool,
     /// Whether multicast goes only where somebody listens.
     pub snooping: bool,
+    /// How far ports are held to their addresses.
+    pub guard: policy::Guard,
+    /// Whether ports do not reach each other.
+    pub isolate: bool,
+    /// What its containers are called.
+    pub naming: Naming,
     /// Static FDB entries.
     pub static_entries: Vec<StaticEntry>,
+}
+
+impl Network {
+    /// The addresses at which every member answers for the network itself, with the prefix they are in: `gateway` of the file, or
+    /// the first host's of the first subnet of each family.
+    pub fn service_addresses(&self) -> Vec<Cidr> {
+        let of_family = |v4: bool| {
+            let mut subnets = self.subnets.iter().filter(move |subnet| subnet.address.is_ipv4() == v4);
+            let chosen = self.gateways.iter().find(|gateway| gateway.is_ipv4() == v4);
+            match chosen {
+                Some(&address) => {
+                    let subnet = subnets.find(|subnet| subnet.contains(address))?;
+                    Some(Cidr { address, ..*subnet })
+                }
+                None => subnets.next().and_then(Cidr::first_host),
+            }
+        };
+        [true, false].into_iter().filter_map(of_family).collect()
+    }
 }
 
 /// One of `static` in a network: a MAC address pinned to a peer or a port.
@@ -281,6 +339,21 @@ pub struct Port {
     pub mac: Option<Mac>,
     /// Its addresses.
     pub addresses: Vec<PortAddress>,
+    /// Besides those, one of each family out of this member's slice, chosen when the port is made.
+    #[serde(default)]
+    pub auto: bool,
+    /// The names that DNS answers with its addresses, within its network.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// By what policies may know it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What it may do although its network guards or isolates.
+    #[serde(default)]
+    pub allow: Vec<policy::Permission>,
+    /// How much it may send and get.
+    #[serde(default)]
+    pub rate: policy::Rate,
 }
 
 /// `CIDR[@GATEWAY]`, as pipework has it.

@@ -8,20 +8,24 @@
 //!
 //! Nothing here touches the machine: the host's name and the content of key files are arguments.
 
+pub(super) mod pools;
+
 use super::check::{self, Found};
 use super::error::Errors;
 use super::keys;
+use super::naming::{self, Naming};
+use super::policy::{Allow, Party, Rate};
 use super::reader::{Report, Section, described, sections, shortened};
 use super::suggest::nearest;
-use super::text::{NotAnIfname, check_ifname, is_name, is_port_name, mac_from_text};
+use super::text::{NotAnIfname, check_ifname, host_name, is_name, is_port_name, label, mac_from_text};
 use super::{
-    Config, Endpoint, FdbLimits, LogLevel, Network, Node, Offload, Peer, Port, PortAddress, Relay, StaticEntry,
-    StaticPlace, Target, Trust,
+    Config, Docker, Endpoint, FdbLimits, LogLevel, Network, Node, Offload, Peer, Port, PortAddress, Relay,
+    StaticEntry, StaticPlace, Target, Trust,
 };
 use crate::wire::cidr::{Cidr, NotACidr};
 use crate::wire::ethernet::Mac;
 use crate::wire::key::{AuthorityKey, PublicKey, Secret};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -40,8 +44,16 @@ pub const MAX_ENDPOINTS: usize = 8;
 pub const MAX_ADVERTISED: usize = 16;
 /// The most TCP ports to listen on besides the usual one: each is a door that few firewalls leave shut.
 pub const MAX_TCP_PORTS: usize = 8;
+/// The most names of one port: a container's own and its aliases.
+pub const MAX_NAMES: usize = 16;
+/// The most labels of one port.
+pub const MAX_LABELS: usize = 16;
 /// The most subnets of one network, and the most addresses of one port: each is compared with all others.
 pub const MAX_ADDRESSES: usize = 64;
+/// The most rules of all networks together.
+pub const MAX_ALLOWS: usize = 4096;
+/// The most protocols and ports of one rule.
+pub const MAX_RULE_PORTS: usize = 16;
 /// The most static entries of one network.
 pub const MAX_STATIC: usize = 4096;
 /// The most authorities: one, and a few more while one takes over from another.
@@ -93,19 +105,24 @@ pub fn parse(
     let offload = walk.offload(&section);
     let section = walk.one(root, &keys::FDB, &empty);
     let fdb = walk.fdb(&section);
+    let section = walk.one(root, &keys::DOCKER, &empty);
+    let docker = walk.docker(&section);
     let networks = walk.many(root, &keys::NETWORK, MAX_NETWORKS, Walk::network);
     let peers = walk.many(root, &keys::PEER, MAX_PEERS, Walk::peer);
     let ports = walk.many(root, &keys::PORT, MAX_PORTS, Walk::port);
+    let allows = walk.many(root, &keys::ALLOW, MAX_ALLOWS, Walk::allow);
 
     let mut report = walk.report;
     if !report.is_broken() {
         check::across(&mut report, &node, &networks, &peers, &ports);
+        check::allows(&mut report, &networks, &allows);
     }
     report.finish()?;
     let networks = networks.into_iter().map(|found| found.item).collect();
     let peers = peers.into_iter().map(|found| found.item).collect();
     let ports = ports.into_iter().map(|found| found.item).collect();
-    Ok(Config { node, offload, fdb, trust, networks, peers, ports })
+    let allows = allows.into_iter().map(|found| found.item).collect();
+    Ok(Config { node, offload, fdb, trust, docker, networks, peers, ports, allows })
 }
 
 /// The first pass over a file.
@@ -224,6 +241,7 @@ impl<'t> Walk<'t> {
             },
             discovery: section.boolean(report, "discovery"),
             lan_discovery: section.boolean(report, "lan_discovery"),
+            resolvers: naming::resolvers(report, section),
         }
     }
 
@@ -252,6 +270,7 @@ impl<'t> Walk<'t> {
             authorities: authorities.into_iter().take(MAX_AUTHORITIES).map(|(_, key)| key).collect(),
             authority_key_file,
             certificate_file,
+            gives_slices: section.boolean(report, "gives_slices"),
             allow: section.has("allow").then_some(allow),
             deny,
         }
@@ -279,13 +298,28 @@ impl<'t> Walk<'t> {
         }
     }
 
+    fn docker(&mut self, section: &Section<'t>) -> Docker {
+        let (socket, engine) = (self.path(section, "socket"), self.path(section, "engine"));
+        let report = &mut self.report;
+        for (key, path) in [("socket", &socket), ("engine", &engine)] {
+            if path.as_ref().is_some_and(|path| path.as_os_str().len() > MAX_SOCKET_PATH) {
+                let problem = format!("a socket's path has at most {MAX_SOCKET_PATH} bytes");
+                section.wrong(report, key, problem, "choose a shorter path, like /run/docker/plugins/weft.sock");
+            }
+        }
+        let enabled = section.has("enabled").then(|| section.boolean(report, "enabled"));
+        Docker { enabled, socket: socket.unwrap_or_default(), engine: engine.unwrap_or_default() }
+    }
+
     fn network(&mut self, section: &Section<'t>) -> Network {
         let report = &mut self.report;
         let static_entries = section.tables(report, "static");
         section.at_most(report, "static", MAX_STATIC);
         section.at_most(report, "subnets", MAX_ADDRESSES);
+        let name = section.read(report, "name", name).unwrap_or_default();
         Network {
-            name: section.read(report, "name", name).unwrap_or_default(),
+            naming: Naming::read(report, section, &name),
+            name,
             vni: section.number(report, "vni"),
             subnets: section
                 .read_list(report, "subnets", subnet)
@@ -293,10 +327,21 @@ impl<'t> Walk<'t> {
                 .take(MAX_ADDRESSES)
                 .map(|(_, subnet)| subnet)
                 .collect(),
+            gateways: section
+                .read_list(report, "gateway", gateway)
+                .into_iter()
+                .take(MAX_ADDRESSES)
+                .map(|(_, address)| address)
+                .collect(),
+            slices: pools::slices(section, report),
+            ranges: pools::ranges(section, report, "range"),
+            reserved: pools::ranges(section, report, "reserved"),
             mtu: section.number(report, "mtu"),
             ageing: Duration::from_secs(section.number(report, "ageing")),
             suppress: section.boolean(report, "suppress"),
             snooping: section.boolean(report, "snooping"),
+            guard: section.read(report, "guard", str::parse).unwrap_or_default(),
+            isolate: section.boolean(report, "isolate"),
             static_entries: static_entries.iter().take(MAX_STATIC).map(|entry| self.static_entry(entry)).collect(),
         }
     }
@@ -377,15 +422,42 @@ impl<'t> Walk<'t> {
                 name
             }
         };
-        let addresses = section.read_list(report, "ip", str::parse::<PortAddress>);
+        // `auto` among the addresses is one of each family out of our slice.
+        let wish = |text: &str| if text == "auto" { Ok(None) } else { text.parse::<PortAddress>().map(Some) };
+        let wishes = section.read_list(report, "ip", wish);
         section.at_most(report, "ip", MAX_ADDRESSES);
+        let auto = wishes.iter().any(|(_, wish)| wish.is_none());
+        let addresses = wishes.into_iter().filter_map(|(_, wish)| wish);
+        let names = section.read_list(report, "names", host_name).into_iter().take(MAX_NAMES).map(|(_, name)| name);
+        section.at_most(report, "names", MAX_NAMES);
+        let labels = section.read_list(report, "labels", label).into_iter().take(MAX_LABELS).map(|(_, label)| label);
+        section.at_most(report, "labels", MAX_LABELS);
+        let allow = section.read_list(report, "allow", str::parse).into_iter().map(|(_, permission)| permission);
+        let [into, out] = ["rate_in", "rate_out"].map(|key| section.read(report, key, str::parse));
         Port {
             name,
             network: section.text(report, "network").unwrap_or_default().to_owned(),
             target,
             ifname,
             mac: section.read(report, "mac", mac_from_text),
-            addresses: addresses.into_iter().take(MAX_ADDRESSES).map(|(_, address)| address).collect(),
+            addresses: addresses.take(MAX_ADDRESSES).collect(),
+            auto,
+            names: names.collect(),
+            labels: labels.collect(),
+            allow: allow.collect(),
+            rate: Rate::new(into, out),
+        }
+    }
+
+    fn allow(&mut self, section: &Section<'t>) -> Allow {
+        let report = &mut self.report;
+        section.at_most(report, "ports", MAX_RULE_PORTS);
+        let ports = section.read_list(report, "ports", str::parse).into_iter().take(MAX_RULE_PORTS);
+        Allow {
+            network: section.text(report, "network").unwrap_or_default().to_owned(),
+            from: section.read(report, "from", str::parse).unwrap_or(Party::Any),
+            to: section.read(report, "to", str::parse).unwrap_or(Party::Any),
+            ports: ports.map(|(_, ports)| ports).collect(),
         }
     }
 
@@ -465,6 +537,11 @@ fn underlay_address(text: &str) -> Result<SocketAddr, &'static str> {
     let address: SocketAddr = text.parse().map_err(|_| "not an address with a port, like 192.0.2.1:51820")?;
     let nowhere = address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0;
     if nowhere { Err("nobody can be reached there") } else { Ok(address) }
+}
+
+fn gateway(text: &str) -> Result<IpAddr, &'static str> {
+    let address: IpAddr = text.parse().map_err(|_| "not an IP address")?;
+    if address.is_unspecified() || address.is_multicast() { Err("not the address of a host") } else { Ok(address) }
 }
 
 fn subnet(text: &str) -> Result<Cidr, String> {

@@ -4,6 +4,7 @@
 
 use super::Endpoint;
 use crate::wire::ethernet::{Mac, NotAMac};
+use crate::wire::name::is_host_name;
 pub use crate::wire::name::{MAX_NAME, is_name};
 use md5::{Digest, Md5};
 use std::net::{Ipv6Addr, SocketAddr};
@@ -15,8 +16,10 @@ pub const MAX_PORT_NAME: usize = 255;
 pub const MAX_IFNAME: usize = 15;
 /// The longest DNS name as text (RFC 1035 §2.3.4).
 const MAX_DNS_NAME: usize = 253;
-/// The longest label of a DNS name (RFC 1035 §2.3.4).
+/// The longest label of one.
 const MAX_DNS_LABEL: usize = 63;
+/// The longest key and the longest value of a label.
+const MAX_LABEL: usize = 63;
 
 /// Whether `text` can name a port: 1 to 255 bytes, without blanks and control characters.
 pub fn is_port_name(text: &str) -> bool {
@@ -50,6 +53,34 @@ pub fn check_ifname(text: &str) -> Result<(), NotAnIfname> {
         Err(NotAnIfname::Character)
     } else {
         Ok(())
+    }
+}
+
+/// Reads a name for DNS below a network's zone: labels of RFC 1123 §2.1, with underscores as containers have them, in lower case.
+///
+/// # Errors
+/// What a name is.
+pub fn host_name(text: &str) -> Result<String, &'static str> {
+    let name = text.to_ascii_lowercase();
+    if is_host_name(&name) {
+        Ok(name)
+    } else {
+        Err("a name has at most 128 letters, digits, '-' and '_', in labels of at most 63 between dots")
+    }
+}
+
+/// Reads `KEY=VALUE`.
+///
+/// # Errors
+/// What a label is.
+pub fn label(text: &str) -> Result<(String, String), &'static str> {
+    let is_plain =
+        |text: &str| text.len() <= MAX_LABEL && text.bytes().all(|b| b.is_ascii_graphic() && b != b'=' && b != b',');
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && is_plain(key) && is_plain(value) => {
+            Ok((key.to_owned(), value.to_owned()))
+        }
+        _ => Err("a label is KEY=VALUE, each of at most 63 printable characters without ',' and '='"),
     }
 }
 

@@ -7,7 +7,7 @@
 use super::{Control, Host};
 use crate::mesh::facts::Attachment;
 use crate::mesh::stations::Output;
-use crate::switch::ids::Place;
+use crate::switch::ids::{Place, PortId};
 use crate::switch::topology::Port;
 use crate::wire::announce;
 use crate::wire::ethernet::Mac;
@@ -24,6 +24,7 @@ impl<H: Host> Control<H> {
     /// A member says that it has these attachments and no others; none when it is gone.
     pub fn member_has(&mut self, now: Instant, member: PublicKey, name: &str, attachments: &[Attachment]) {
         self.stations.set(self.elapsed(now), member, name, attachments);
+        self.policies.due = true;
         self.run_stations();
     }
 
@@ -31,7 +32,13 @@ impl<H: Host> Control<H> {
     pub(super) fn attached(&mut self, now: Instant, port: &Port, name: &str, addresses: Vec<IpAddr>, sequence: u32) {
         let (vni, mac, name) = (port.vni, port.mac, name.to_owned());
         let attachment = Attachment { vni, mac, addresses, sequence, name };
-        self.attachments.insert(port.id, attachment.clone());
+        self.attach_again(now, port.id, attachment);
+    }
+
+    /// A port of ours has other addresses than it had.
+    pub(super) fn attach_again(&mut self, now: Instant, id: PortId, attachment: Attachment) {
+        self.attachments.insert(id, attachment.clone());
+        self.policies.due = true;
         self.stations.attach(self.elapsed(now), &self.config.node.name, attachment);
         self.members.facts_due = true;
         self.run_stations();
@@ -40,6 +47,7 @@ impl<H: Host> Control<H> {
     /// A port of ours is gone.
     pub(super) fn detached(&mut self, now: Instant, port: &Port) {
         self.attachments.remove(&port.id);
+        self.policies.due = true;
         self.stations.detach(self.elapsed(now), port.vni, port.mac);
         self.members.facts_due = true;
         self.run_stations();
@@ -59,6 +67,9 @@ impl<H: Host> Control<H> {
     pub fn place_all_stations(&self) {
         self.place_stations(|_| true);
         for (vni, address, mac) in self.stations.addresses().filter(|(vni, ..)| self.has_network(*vni)) {
+            if self.is_service(vni, address) {
+                continue;
+            }
             self.switch.neighbours.insert(vni, address, mac);
         }
     }
@@ -66,6 +77,11 @@ impl<H: Host> Control<H> {
     /// What concerns networks that are not ours is not put into the switch, which would never ask for it.
     fn has_network(&self, vni: u32) -> bool {
         self.config.networks.iter().any(|network| network.vni == vni)
+    }
+
+    fn is_service(&self, vni: u32, address: IpAddr) -> bool {
+        let mut networks = self.config.networks.iter().filter(|network| network.vni == vni);
+        networks.any(|network| network.service_addresses().iter().any(|service| service.address == address))
     }
 
     fn place_of_station(&self, vni: u32, mac: Mac, member: PublicKey) -> Option<Place> {
@@ -94,6 +110,8 @@ impl<H: Host> Control<H> {
                     }
                 }
                 Output::Address { vni, .. } if !self.has_network(vni) => {}
+                // Whoever says so of a container: our own containers are not to be led there.
+                Output::Address { vni, address, .. } if self.is_service(vni, address) => {}
                 Output::Address { vni, address, mac, tell } => {
                     self.switch.neighbours.insert(vni, address, mac);
                     if tell {
@@ -125,7 +143,7 @@ impl<H: Host> Control<H> {
         stations.chain(bounds.map(|(count, what)| format!("{count} {what}")))
     }
 
-    fn name_of_network(&self, vni: u32) -> String {
+    pub(super) fn name_of_network(&self, vni: u32) -> String {
         let known = self.config.networks.iter().find(|network| network.vni == vni);
         known.map_or_else(|| format!("with VNI {vni}"), |network| network.name.clone())
     }

@@ -110,13 +110,16 @@ impl<H: Host> Control<H> {
     pub(super) fn tell_facts(&mut self, now: Instant) {
         self.note_networks(now);
         self.members.facts_due = false;
+        // What our ports are called may be what changed.
+        self.policies.due = true;
         let (facts, elapsed) = (self.facts(), self.elapsed(now));
+        self.member_is_called(self.identity.key, Some(&facts));
         self.members.membership.set_facts(elapsed, facts);
         self.run_members(now);
     }
 
     /// Everything that we say of ourselves.
-    fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         let attachments: Vec<Attachment> = self.attachments().cloned().collect();
         Facts {
             name: self.config.node.name.clone(),
@@ -132,7 +135,11 @@ impl<H: Host> Control<H> {
             networks: self.members.networks.keys().copied().collect(),
             groups: self.listened_groups(),
             attachments,
+            labels: self.own_labels(),
             certificate: self.own_certificate(),
+            names: self.own_names(),
+            leases: self.lease_facts(),
+            slices: self.slice_facts(),
             ..Facts::default()
         }
     }
@@ -189,6 +196,7 @@ impl<H: Host> Control<H> {
         for key in &changed {
             self.apply_member(now, key);
         }
+        self.addresses.due |= !changed.is_empty();
         self.run_multicast();
         let unplaced = std::mem::take(&mut self.members.unplaced);
         if !unplaced.is_empty() {
@@ -231,6 +239,7 @@ impl<H: Host> Control<H> {
         let elapsed = self.elapsed(now);
         let Some(view) = self.members.membership.member(key) else {
             self.member_has(now, *key, "", &[]);
+            self.member_is_called(*key, None);
             if let Some(id) = self.id_of(key).filter(|id| self.peers[id].origin == PeerOrigin::Member) {
                 self.lose_peers(now, [id]);
             }
@@ -282,6 +291,7 @@ impl<H: Host> Control<H> {
         self.tell_relay(now, id);
         let attachments = if alive { facts.attachments.as_slice() } else { &[] };
         self.member_has(now, *key, &name, attachments);
+        self.member_is_called(*key, alive.then_some(&facts));
         if let Some(entry) = self.peers.get(&id) {
             entry.peer.set_meshed(alive);
         }

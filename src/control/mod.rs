@@ -10,11 +10,18 @@
 mod attachments;
 mod chatter;
 pub mod contacts;
+pub mod docker;
+pub mod exposures;
+pub mod ipam;
 mod members;
 mod multicast;
+pub mod names;
+pub mod nat;
 mod paths;
 pub mod peers;
+mod policy;
 pub mod ports;
+pub mod publications;
 pub mod reload;
 pub mod report;
 pub mod request;
@@ -25,7 +32,10 @@ mod ways;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{self, Config, Target};
+use crate::config::{self, Config, PortAddress, Target};
+use crate::docker::Driver;
+use crate::docker::record::Record as DockerRecord;
+use crate::ipam::Lease;
 use crate::mesh::Mesh;
 use crate::mesh::document::Archive;
 use crate::mesh::facts::Attachment;
@@ -43,7 +53,9 @@ use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
 use crate::wire::message::PARTIAL_CHECKSUM;
 use contacts::Contact;
+use docker::Whereabouts;
 use members::Members;
+use names::{AddedName, Names};
 use peers::{PeerEntry, PeerOrigin};
 use ports::{Origin, PortEntry, State};
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,8 +89,21 @@ pub trait Host {
     /// # Errors
     /// One sentence: what is in the way and what to do.
     fn create_port(&mut self, port: &NewPort<'_>, place: &Self::Place) -> Result<(), String>;
-    /// Removes a port's interface, wherever it is; one that is gone already is no error.
-    fn remove_port(&mut self, id: PortId);
+    /// Makes a port's interface in the daemon's namespace, all or nothing: without addresses and not up, for Docker to take.
+    ///
+    /// # Errors
+    /// One sentence: what is in the way and what to do.
+    fn create_loose_port(&mut self, port: &NewPort<'_>) -> Result<(), String>;
+    /// Where the interface of such a port is now; remembers it across restarts where that is news. `sandbox` is where Docker
+    /// says that its container's namespace is.
+    fn find_loose_port(&mut self, id: PortId, sandbox: Option<&str>) -> Whereabouts;
+    /// Removes a TAP from the daemon's namespace that is no port's; one that is not there is no error.
+    fn remove_loose_interface(&mut self, ifname: &str);
+    /// Removes a port's interface, wherever it is; one that is gone already is no error. What is remembered of it stays if the
+    /// port is to come back.
+    fn remove_port(&mut self, id: PortId, comes_back: bool);
+    /// Forgets what is remembered of a port that has no interface.
+    fn forget_port(&mut self, name: &str);
     /// Whether a port's interface and namespace still exist.
     fn port_lives(&mut self, id: PortId) -> bool;
     /// Changes the MTU of a port's interface.
@@ -142,6 +167,65 @@ pub trait Host {
     /// # Errors
     /// One sentence; the next start does it.
     fn adopt_next_authority(&mut self) -> Result<(), String>;
+    /// What was kept of Docker's networks and endpoints, once.
+    fn docker_records(&mut self) -> Vec<DockerRecord>;
+    /// Keeps such a record across restarts, in place of the one in its slot.
+    ///
+    /// # Errors
+    /// One sentence; what was kept before is.
+    fn keep_docker(&mut self, record: &DockerRecord) -> Result<(), String>;
+    /// Keeps it no longer.
+    fn drop_docker(&mut self, slot: &str);
+    /// The daemon's own namespace.
+    ///
+    /// # Errors
+    /// One sentence.
+    fn host_place(&mut self) -> Result<Self::Place, String>;
+    /// What was remembered of exposed networks and published ports, once.
+    fn host_records(&mut self) -> Vec<exposures::Record>;
+    /// Remembers such a record across restarts, in place of the one in its slot.
+    ///
+    /// # Errors
+    /// One sentence; what was remembered before is.
+    fn keep_host_record(&mut self, record: &exposures::Record) -> Result<(), String>;
+    /// Forgets what is in a slot.
+    ///
+    /// # Errors
+    /// One sentence; it is remembered still.
+    fn drop_host_record(&mut self, slot: &str) -> Result<(), String>;
+    /// Makes the packet filter, and the switches of the kernel that go with it, do this and nothing else for us.
+    ///
+    /// # Errors
+    /// One sentence; it does what it did before.
+    fn set_rules(&mut self, rules: &nat::Rules) -> Result<(), String>;
+    /// Keeps a port of this host free of others as long as it is published.
+    ///
+    /// # Errors
+    /// Who has it.
+    fn hold_port(&mut self, port: nat::HostPort) -> Result<(), String>;
+    /// Does so no longer; one that is not held is no error.
+    fn release_port(&mut self, port: nat::HostPort);
+    /// Probes these addresses by TCP until told otherwise; what they answer comes back through [`Control::probed`].
+    fn probe(&mut self, instances: Vec<SocketAddr>);
+    /// The names that were added by hand, once.
+    fn added_names(&mut self) -> Vec<AddedName>;
+    /// Keeps such a name across restarts, in place of the one with its network and name.
+    ///
+    /// # Errors
+    /// One sentence; what was kept before is.
+    fn keep_name(&mut self, added: &AddedName) -> Result<(), String>;
+    /// Keeps it no longer.
+    ///
+    /// # Errors
+    /// One sentence; it is kept still.
+    fn drop_name(&mut self, added: &AddedName) -> Result<(), String>;
+    /// The leases that were kept, once.
+    fn leases(&mut self) -> Vec<Lease>;
+    /// Keeps some leases across restarts, in place of those of their addresses, and forgets others: all of it or nothing.
+    ///
+    /// # Errors
+    /// One sentence; what was kept before is.
+    fn change_leases(&mut self, keep: &[Lease], forget: &[(u32, IpAddr)]) -> Result<(), String>;
     /// Our way out.
     fn out(&mut self) -> &mut Self::Out;
     /// What the machine itself would tell an operator: offload name → state, and warnings.
@@ -154,6 +238,8 @@ pub struct NewPort<'a> {
     pub port: Arc<Port>,
     /// As it was asked for.
     pub spec: &'a config::Port,
+    /// The addresses of its interface: those asked for, and those chosen.
+    pub addresses: &'a [PortAddress],
     /// Who asked.
     pub origin: Origin,
     /// MTU of its network.
@@ -218,12 +304,18 @@ pub struct Control<H: Host> {
     by_key: BTreeMap<PublicKey, PeerId>,
     contacts: BTreeMap<PublicKey, Contact>,
     ports: BTreeMap<String, PortEntry>,
+    policies: policy::Policies,
     next_peer: u32,
     next_port: u32,
     lookups: Vec<Lookup>,
     resolved: BTreeMap<(String, u16), Vec<SocketAddr>>,
     announcements: Vec<ports::Announcement>,
+    /// What of this host is in networks, and what of networks is on it.
+    outside: exposures::Outside,
+    addresses: ipam::Addresses,
     trust: TrustState,
+    /// What Docker was promised.
+    docker: Driver,
     join_failure: Option<String>,
     /// Peers that are none any more and that the data plane still has.
     gone: Vec<PeerId>,
@@ -237,6 +329,7 @@ pub struct Control<H: Host> {
     next_second: Instant,
     next_call: Instant,
     next_judgement: Instant,
+    names: Names,
 }
 
 impl<H: Host> Control<H> {
@@ -261,7 +354,9 @@ impl<H: Host> Control<H> {
         let members = Members::new(Membership::new(Duration::ZERO, settings), now);
         let contacts = host.contacts().into_iter().map(|contact| (contact.public_key, contact)).collect();
         let stations = Stations::new(identity.key);
+        let names = Names::new(host.added_names());
         let trust = trust::without_records(&config, identity);
+        let docker = Driver::new(host.docker_records(), Duration::ZERO);
         let mut control = Self {
             host,
             config,
@@ -278,12 +373,16 @@ impl<H: Host> Control<H> {
             by_key: BTreeMap::new(),
             contacts,
             ports: BTreeMap::new(),
+            policies: policy::Policies::default(),
             next_peer: 0,
             next_port: 0,
             lookups: Vec::new(),
             resolved: BTreeMap::new(),
             announcements: Vec::new(),
+            outside: exposures::Outside::default(),
+            addresses: ipam::Addresses::default(),
             trust,
+            docker,
             join_failure: None,
             gone: Vec::new(),
             recalled: None,
@@ -293,7 +392,9 @@ impl<H: Host> Control<H> {
             next_second: now,
             next_call: now + CALL_AGAIN,
             next_judgement: now + JUDGE_AGAIN,
+            names,
         };
+        control.restore_leases(now);
         for peer in control.config.peers.clone() {
             control.add_peer(now, &peer, PeerOrigin::File);
         }
@@ -302,6 +403,7 @@ impl<H: Host> Control<H> {
         for port in control.config.ports.clone() {
             control.want(port, Origin::File);
         }
+        control.restore_outside();
         control.apply_networks(now);
         control.seek();
         control.resolve();
@@ -332,6 +434,8 @@ impl<H: Host> Control<H> {
         self.mesh.set_inside(self.config.networks.iter().flat_map(|network| &network.subnets).copied().collect());
         self.apply_static_entries();
         self.place_all_stations();
+        self.apply_zones();
+        self.addresses.due = true;
         self.publish();
     }
 
@@ -362,6 +466,7 @@ impl<H: Host> Control<H> {
     /// Publishes the topology that follows from what is known. The FDB forgets whom it no longer has: from then on the
     /// workers do not meet them and cannot learn of them anew.
     fn publish(&mut self) {
+        let mut policies = self.policies(self.now);
         let peers: Vec<_> = self.peers.values().map(|entry| entry.peer.clone()).collect();
         let networks = self.config.networks.iter().map(|network| {
             let restricted = self.peers.values().any(|peer| peer.config.networks.is_some());
@@ -379,6 +484,9 @@ impl<H: Host> Control<H> {
                 admits: restricted.then(|| self.peers.values().filter(admitted).map(|entry| entry.peer.id).collect()),
                 suppress: network.suppress,
                 snooping: network.snooping,
+                policy: policies.remove(&network.vni),
+                service: network.service_addresses().into_iter().map(|cidr| cidr.address).collect(),
+                egress: self.egress_of(&network.name),
             }
         });
         let relays = self.config.node.relay != config::Relay::No;
@@ -424,6 +532,8 @@ impl<H: Host> Control<H> {
         if now >= self.next_second {
             self.next_second = now + Duration::from_secs(1);
             self.remove_dead_ports(now);
+            self.tick_docker(now);
+            self.tick_addresses(now);
             self.tick_trust(now);
             self.resolve();
             self.look_at_addresses(now);
@@ -446,6 +556,8 @@ impl<H: Host> Control<H> {
             }
         }
         self.watch_tunnels(now);
+        self.run_outside(now);
+        self.run_policies();
         self.run_due(now);
     }
 

@@ -1,8 +1,9 @@
 //! Ports: from asked for to made, and away again.
 //!
-//! A port of the file waits until its target exists, and again when the target's namespace dies; one that `weft attach`
-//! made is gone with its namespace. Whatever is refused leaves everything as it was.
+//! A port of the file waits until its target exists, and again when the target's namespace dies. One that `weft attach`
+//! made waits for its container to be started again, until that is removed; one of a process or path is gone with its namespace. Whatever is refused leaves everything as it was.
 
+use super::ipam::Denied;
 use super::request::{Attach, Detach, Response};
 use super::{Control, Host, NewPort, TICK};
 use crate::config::check_port;
@@ -34,8 +35,21 @@ pub const DEFAULT_IFNAME: &str = "eth1";
 pub enum Origin {
     /// The configuration file: it exists whenever its target does.
     File,
-    /// `weft attach`: it exists until its target does not.
+    /// `weft attach`: it exists until its target does not. That of a container waits for one that has stopped to be started again.
     Attach,
+    /// Docker's network driver: it exists until Docker deletes its endpoint, or its container is gone.
+    Docker,
+    /// `weft expose`: it exists until `weft hide`.
+    Expose,
+}
+
+/// Why a target was not found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// One sentence.
+    pub reason: String,
+    /// Whether it is gone for good: the engine that had the container has it no longer.
+    pub removed: bool,
 }
 
 /// One port asked for.
@@ -46,6 +60,13 @@ pub struct PortEntry {
     pub origin: Origin,
     /// Whether it exists.
     pub state: State,
+}
+
+impl PortEntry {
+    /// Whether it is the host's own. Docker's are not, which begin in the host's namespace.
+    pub(super) fn is_hosts(&self) -> bool {
+        self.spec.target == Target::Host && self.origin != Origin::Docker
+    }
 }
 
 /// Whether a port exists.
@@ -82,13 +103,19 @@ impl<H: Host> Control<H> {
     }
 
     /// The target of a waiting port was found, or why it was not.
-    pub fn located(&mut self, now: Instant, name: &str, place: Result<H::Place, String>) {
+    pub fn located(&mut self, now: Instant, name: &str, place: Result<H::Place, Missing>) {
         let Some(entry) = self.ports.get(name) else { return };
         if !matches!(entry.state, State::Waiting(_)) {
             return;
         }
         let (spec, origin) = (entry.spec.clone(), entry.origin);
-        let made = place.and_then(|place| self.make(now, &spec, origin, &place));
+        if origin == Origin::Attach && matches!(&place, Err(missing) if missing.removed) {
+            tracing::info!("port {name}: its container was removed, and it with it");
+            self.remove_port(now, name);
+            return self.forget_holder(name);
+        }
+        let place = place.map_err(|missing| missing.reason);
+        let made = place.and_then(|place| self.make(now, &spec, origin, &place).map_err(Denied::reason));
         match made {
             Ok(()) => {
                 tracing::info!("port {name}: up in network {}", spec.network);
@@ -115,6 +142,11 @@ impl<H: Host> Control<H> {
             ifname,
             mac: attach.mac,
             addresses: attach.addresses.clone(),
+            auto: attach.auto,
+            names: attach.names.clone(),
+            labels: attach.labels.clone(),
+            allow: attach.allow.clone(),
+            rate: attach.rate.unwrap_or_default(),
         };
         if let Err(reason) = self.check(&spec) {
             return Response::Refused(reason);
@@ -124,17 +156,19 @@ impl<H: Host> Control<H> {
                 || Response::Refused(format!("port {name} vanished while it was made: attach it again")),
                 Response::Attached,
             ),
-            Err(reason) => Response::Refused(reason),
+            Err(denied) => denied.response(),
         }
     }
 
     /// Whether a port could be asked for beside those that exist.
-    fn check(&self, spec: &config::Port) -> Result<(), String> {
-        let network = self.network(&spec.network).ok_or_else(|| {
-            let names: Vec<_> = self.config.networks.iter().map(|network| network.name.as_str()).collect();
-            format!("there is no network '{}' here; this member has: {}", spec.network, names.join(", "))
-        })?;
-        let others: Vec<_> = self.ports.values().map(|entry| entry.spec.clone()).collect();
+    pub(super) fn check(&self, spec: &config::Port) -> Result<(), String> {
+        let network = self.network(&spec.network).ok_or_else(|| self.no_network(&spec.network))?;
+        // One that waits for its container to come back makes room for another wish.
+        let gives_way = |entry: &PortEntry| {
+            entry.spec.name == spec.name && entry.origin == Origin::Attach && matches!(entry.state, State::Waiting(_))
+        };
+        let others: Vec<_> =
+            self.ports.values().filter(|entry| !gives_way(entry)).map(|entry| entry.spec.clone()).collect();
         check_port(spec, network, &others)?;
         let taken =
             spec.mac.and_then(|mac| self.up_ports().find(|(_, port, used)| *used == mac && port.vni == network.vni));
@@ -144,17 +178,33 @@ impl<H: Host> Control<H> {
         Ok(())
     }
 
-    fn make(&mut self, now: Instant, spec: &config::Port, origin: Origin, place: &H::Place) -> Result<(), String> {
+    pub(super) fn no_network(&self, name: &str) -> String {
+        let names: Vec<_> = self.config.networks.iter().map(|network| network.name.as_str()).collect();
+        format!("there is no network '{name}' here; this member has: {}", names.join(", "))
+    }
+
+    pub(super) fn make(
+        &mut self,
+        now: Instant,
+        spec: &config::Port,
+        origin: Origin,
+        place: &H::Place,
+    ) -> Result<(), Denied> {
         let network = self.network(&spec.network).ok_or_else(|| format!("there is no network '{}'", spec.network))?;
         let (vni, mtu) = (network.vni, network.mtu);
         let mac = spec.mac.unwrap_or_else(|| {
             let [a, b, c, d, e, f, ..] = self.host.random().to_le_bytes();
             Mac::local([a, b, c, d, e, f])
         });
+        let leases = self.lease_port(now, spec)?;
         let port = self.new_port(vni, mac);
-        let addresses: Vec<IpAddr> = spec.addresses.iter().map(|address| address.cidr.address).collect();
+        let addresses: Vec<IpAddr> = leases.addresses.iter().map(|address| address.cidr.address).collect();
         let sequence = self.stations.next_sequence(vni, mac, &addresses);
-        self.host.create_port(&NewPort { port: port.clone(), spec, origin, mtu, sequence }, place)?;
+        let new = NewPort { port: port.clone(), spec, addresses: &leases.addresses, origin, mtu, sequence };
+        if let Err(reason) = self.host.create_port(&new, place) {
+            self.unlease(&leases);
+            return Err(reason.into());
+        }
         self.port_up(now, spec.clone(), origin, port, sequence, false);
         Ok(())
     }
@@ -171,14 +221,15 @@ impl<H: Host> Control<H> {
         let same_network = self.network(&spec.network).is_some_and(|network| network.vni == vni);
         same_network
             && match origin {
-                Origin::File => self.ports.get(&spec.name).is_some_and(|entry| entry.spec == *spec),
+                Origin::File | Origin::Expose => self.ports.get(&spec.name).is_some_and(|entry| entry.spec == *spec),
                 Origin::Attach => !self.ports.contains_key(&spec.name),
+                Origin::Docker => self.docker.has_port(&spec.name) && !self.ports.contains_key(&spec.name),
             }
     }
 
     /// A port was found again after a restart. Its network's MTU may be another one meanwhile.
     pub fn adopted(&mut self, now: Instant, spec: config::Port, origin: Origin, port: Arc<Port>, sequence: u32) {
-        let mtu = self.network(&spec.network).map(|network| network.mtu);
+        let mtu = self.network(&spec.network).map(|network| self.mtu_of(&spec.name, network));
         if let Some(Err(reason)) = mtu.map(|mtu| self.host.set_port_mtu(port.id, mtu)) {
             tracing::warn!("port {} keeps its MTU: {reason}", spec.name);
         }
@@ -186,7 +237,7 @@ impl<H: Host> Control<H> {
     }
 
     /// A port exists: made, or found again.
-    fn port_up(
+    pub(super) fn port_up(
         &mut self,
         now: Instant,
         spec: config::Port,
@@ -196,15 +247,17 @@ impl<H: Host> Control<H> {
         was_there: bool,
     ) {
         self.listeners.port_up(self.elapsed(now), port.vni, port.id, was_there);
-        let addresses: Vec<IpAddr> = spec.addresses.iter().map(|address| address.cidr.address).collect();
+        let addresses: Vec<IpAddr> = self.addresses_of(&spec).iter().map(|address| address.cidr.address).collect();
+        self.port_has(now, port.id, port.vni, &spec.name, &addresses);
         self.attached(now, &port, &spec.name, addresses.clone(), sequence);
         self.announcements.push(Announcement { due: now, left: ANNOUNCEMENTS, port: port.clone(), addresses });
-        self.ports.insert(spec.name.clone(), PortEntry { spec, origin, state: State::Up { port } });
+        let before = self.ports.insert(spec.name.clone(), PortEntry { spec, origin, state: State::Up { port } });
+        let was_waiting = before.is_some();
         self.apply_static_entries();
         self.publish();
         self.run_listeners();
         self.announce_due(now);
-        if origin == Origin::File {
+        if was_waiting {
             self.seek();
         }
     }
@@ -246,8 +299,12 @@ impl<H: Host> Control<H> {
             (named || target) && detach.ifname.as_ref().is_none_or(|ifname| *ifname == entry.spec.ifname)
         };
         let found: Vec<_> = self.ports.values().filter(matches).collect();
+        if found.is_empty() {
+            // It may have died: then what is kept for it is needed no longer.
+            self.forget_holder(&detach.port);
+            return Response::Refused(format!("no port '{}': `weft ports` lists them", detach.port));
+        }
         let entry = match found.as_slice() {
-            [] => return Response::Refused(format!("no port '{}': `weft ports` lists them", detach.port)),
             [entry] => entry,
             several => {
                 let names: Vec<_> = several.iter().map(|entry| entry.spec.name.as_str()).collect();
@@ -265,28 +322,46 @@ impl<H: Host> Control<H> {
                 entry.spec.name
             ));
         }
+        if entry.origin == Origin::Docker {
+            return Response::Refused(format!(
+                "port {} is Docker's: `docker network disconnect` detaches it",
+                entry.spec.name
+            ));
+        }
+        if entry.origin == Origin::Expose {
+            let network = &entry.spec.network;
+            return Response::Refused(format!("port {} is this host's: `weft hide {network}`", entry.spec.name));
+        }
         let name = entry.spec.name.clone();
         self.remove_port(now, &name);
+        self.forget_holder(&name);
         Response::Done(vec![format!("port {name} detached")])
     }
 
     /// Removes a port, whatever its state.
     pub(super) fn remove_port(&mut self, now: Instant, name: &str) {
         let Some(entry) = self.ports.remove(name) else { return };
-        if let State::Up { port } = entry.state {
-            self.port_gone(now, &port);
+        self.forget_port_names(name);
+        match entry.state {
+            State::Up { port } => self.port_gone(now, &port, false),
+            State::Waiting(_) => {
+                self.host.forget_port(name);
+                self.seek();
+            }
         }
     }
 
-    /// Forgets a port that was up: first the workers, then the FDB, then the interface.
-    fn port_gone(&mut self, now: Instant, port: &Port) {
+    /// Forgets a port that was up: first the workers, then the FDB, then the interface. One that is to come back is remembered
+    /// across restarts.
+    fn port_gone(&mut self, now: Instant, port: &Port, comes_back: bool) {
         self.announcements.retain(|announcement| announcement.port.id != port.id);
         self.publish();
         self.listeners.port_down(port.id);
         self.run_listeners();
         self.switch.fdb.forget_place(Place::Port(port.id));
         self.detached(now, port);
-        self.host.remove_port(port.id);
+        self.port_had(now, port.id);
+        self.host.remove_port(port.id, comes_back);
     }
 
     /// A TAP could not be read: removes it if it is gone.
@@ -306,16 +381,39 @@ impl<H: Host> Control<H> {
         }
     }
 
-    /// A port's namespace or interface is gone: one of the file waits for it to come back.
+    /// A port's namespace or interface is gone: one that is wanted still waits for it to come back.
     fn port_died(&mut self, now: Instant, name: &str) {
         let Some(entry) = self.ports.remove(name) else { return };
+        self.forget_port_names(name);
         tracing::info!("port {name}: its namespace or interface is gone");
-        if entry.origin == Origin::File {
-            self.want(entry.spec, Origin::File);
+        let comes_back = comes_back(&entry.spec, entry.origin);
+        if comes_back {
+            self.want(entry.spec, entry.origin);
         }
         if let State::Up { port } = entry.state {
-            self.port_gone(now, &port);
+            self.port_gone(now, &port, comes_back);
         }
         self.seek();
+    }
+
+    /// A port of an earlier run is not there any more: says whether it waits for its target now.
+    pub fn not_adopted(&mut self, spec: &config::Port, origin: Origin) -> bool {
+        let waits = origin == Origin::Attach && comes_back(spec, origin) && !self.ports.contains_key(&spec.name);
+        if waits {
+            self.want(spec.clone(), origin);
+            self.seek();
+        }
+        waits || self.ports.contains_key(&spec.name)
+    }
+}
+
+/// Whether a port whose namespace has ended waits for another one. A process and a path that are gone will not be the same again;
+/// a container is started again under its name.
+fn comes_back(spec: &config::Port, origin: Origin) -> bool {
+    match origin {
+        Origin::File | Origin::Expose => true,
+        Origin::Attach => matches!(spec.target, Target::Container(_)),
+        // A container that is started again has another endpoint.
+        Origin::Docker => false,
     }
 }

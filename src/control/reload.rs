@@ -53,15 +53,16 @@ impl<H: Host> Control<H> {
         Response::Refused(format!("reload refused, running on as before: {reason}"))
     }
 
-    /// Ports that `weft attach` made must still fit.
+    /// Ports that `weft attach` or Docker made must still fit.
     fn check_attached(&self, next: &Config) -> Result<(), String> {
-        let attached = || self.ports.values().filter(|entry| entry.origin == Origin::Attach);
+        let attached = || self.ports.values().filter(|entry| entry.origin != Origin::File);
         for entry in attached() {
             let spec = &entry.spec;
             let here = self.network(&spec.network).map(|network| network.vni);
             let Some(network) = next.networks.iter().find(|n| n.name == spec.network && Some(n.vni) == here) else {
+                let remedy = if entry.origin == Origin::Expose { "hide it" } else { "detach it" };
                 return Err(format!(
-                    "network {} still has the attached port {}: detach it first",
+                    "network {} still has the attached port {}: {remedy} first",
                     spec.network, spec.name
                 ));
             };
@@ -73,6 +74,7 @@ impl<H: Host> Control<H> {
 
     fn apply(&mut self, now: Instant, next: Config, changes: &[Change]) {
         let old = std::mem::replace(&mut self.config, next);
+        self.policies.due = true;
         self.switch.fdb.set_limits(limits(self.config.fdb));
         // First, while the names in the old file still mean the peers and ports that they meant.
         self.forget_static_entries(&old);
@@ -130,7 +132,10 @@ impl<H: Host> Control<H> {
     fn apply_ports(&mut self, now: Instant, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::PortRemoved(port) => self.remove_port(now, &port.name),
+                Change::PortRemoved(port) => {
+                    self.remove_port(now, &port.name);
+                    self.forget_holder(&port.name);
+                }
                 Change::PortAdded(port) => self.want(port.clone(), Origin::File),
                 Change::PortChanged { new, .. } => {
                     self.remove_port(now, &new.name);
@@ -160,7 +165,7 @@ impl<H: Host> Control<H> {
             State::Waiting(_) => None,
         });
         for (name, id, vni) in ids.collect::<Vec<_>>() {
-            let mtu = |config: &Config| config.networks.iter().find(|n| n.vni == vni).map(|n| n.mtu);
+            let mtu = |config: &Config| config.networks.iter().find(|n| n.vni == vni).map(|n| self.mtu_of(&name, n));
             if let (before, Some(after)) = (mtu(old), mtu(&self.config))
                 && before != Some(after)
                 && let Err(reason) = self.host.set_port_mtu(id, after)
@@ -175,8 +180,10 @@ impl<H: Host> Control<H> {
 fn describe(change: &Change) -> String {
     match change {
         Change::LogLevel(_) => "log level changed".to_owned(),
+        Change::Resolvers => "resolvers changed".to_owned(),
         Change::FdbLimits(_) => "FDB limits changed".to_owned(),
         Change::Trust(_) => "trust changed".to_owned(),
+        Change::Allows => "rules of networks changed".to_owned(),
         Change::PortRemoved(port) => format!("port {} removed", port.name),
         Change::PortAdded(port) => format!("port {} added", port.name),
         Change::PortChanged { new, .. } => format!("port {} changed", new.name),

@@ -5,6 +5,7 @@ use super::peers::PeerOrigin;
 use super::ports::{Origin, PortEntry, State};
 use super::request::{self, FdbCounts, FdbEntry, NetworkStatus, PeerStatus, PortStatus, Response, Status, Traffic};
 use super::{Control, Host};
+use crate::config::Dns;
 use crate::config::Endpoint;
 use crate::mesh::membership::MemberView;
 use crate::switch::counters::Drop;
@@ -32,9 +33,16 @@ impl<H: Host> Control<H> {
                 }
                 paths => Response::Paths(paths),
             },
+            Request::Published => Response::Published(self.outside_status()),
+            Request::Leases => Response::Leases(self.lease_statuses(now)),
+            Request::Lease(_) | Request::Release { .. } | Request::Reclaim { .. } => return None,
+            Request::Policy => Response::Policy(self.policy_statuses(now)),
             Request::Attach(_) | Request::Detach(_) | Request::Reload => return None,
+            Request::Expose(_) | Request::Hide { .. } | Request::Publish(_) | Request::Unpublish(_) => return None,
             Request::Connect(_) | Request::Forget(_) => return None,
             Request::Invite(_) | Request::Revoke { .. } | Request::Rotate { .. } => return None,
+            Request::Names { network } => self.name_statuses(network.as_deref()),
+            Request::AddName(_) | Request::RemoveName(_) => return None,
         })
     }
 
@@ -51,6 +59,9 @@ impl<H: Host> Control<H> {
             }
         }
         warnings.extend(self.station_warnings());
+        warnings.extend(self.outside_warnings());
+        warnings.extend(self.name_warnings());
+        warnings.extend(self.address_warnings());
         Status {
             name: self.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -85,6 +96,7 @@ impl<H: Host> Control<H> {
             drops: Drop::ALL.iter().map(|&reason| (reason.name().to_owned(), counters.dropped(reason))).collect(),
             trust: self.trust.counters().named(),
             mesh: self.mesh_counts(),
+            refused: self.refused_lately(now),
             warnings,
         }
     }
@@ -196,11 +208,14 @@ impl<H: Host> Control<H> {
             target: entry.spec.target.to_string(),
             ifname: entry.spec.ifname.clone(),
             mac,
-            addresses: entry.spec.addresses.clone(),
-            mtu: self.network(&entry.spec.network).map_or(0, |network| network.mtu),
+            addresses: self.addresses_of(&entry.spec),
+            labels: entry.spec.labels.clone(),
+            mtu: self.network(&entry.spec.network).map_or(0, |network| self.mtu_of(&entry.spec.name, network)),
             origin: match entry.origin {
                 Origin::File => "file".to_owned(),
                 Origin::Attach => "attach".to_owned(),
+                Origin::Expose => "expose".to_owned(),
+                Origin::Docker => "docker".to_owned(),
             },
             rx_frames: get(|flow| &flow.rx.frames),
             rx_bytes: get(|flow| &flow.rx.bytes),
@@ -215,6 +230,9 @@ impl<H: Host> Control<H> {
             name: network.name.clone(),
             vni: network.vni,
             subnets: network.subnets.iter().map(ToString::to_string).collect(),
+            gateways: network.service_addresses(),
+            domain: (network.naming.dns != Dns::Off).then(|| network.naming.zone.clone()),
+            slices: self.slices_of(network),
             mtu: network.mtu,
             ageing_s: network.ageing.as_secs(),
             ports: self

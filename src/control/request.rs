@@ -3,13 +3,27 @@
 //! Both are one line of JSON, at most [`MAX_REQUEST`] bytes towards the daemon. The command line prints the very
 //! structures found here, as tables or as `--json`.
 
+mod leases;
+mod policy;
+
+use crate::config::policy::{Permission, Rate};
+mod names;
+
+pub use leases::{LeaseStatus, LeaseWanted, Wish};
+
 use crate::config::{PortAddress, Target};
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
+pub use names::{AddName, NameStatus, RemoveName};
+pub use policy::{NetworkPolicy, Refused, RuleStatus};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+mod host;
+
+pub use host::{Backend, Expose, ExposureStatus, InstanceStatus, Outside, PublicationStatus, Publish, Unpublish};
 
 /// The longest request line the daemon reads: an attach with dozens of addresses is far below it.
 pub const MAX_REQUEST: usize = 64 * 1024;
@@ -59,6 +73,47 @@ pub enum Request {
     Rotate {
         /// For how long, in seconds, certificates of the old one count.
         overlap_s: u64,
+    },
+    /// Give this host an address in a network.
+    Expose(Expose),
+    /// Take it away.
+    Hide {
+        /// The network's name.
+        network: String,
+    },
+    /// Make a port of this host lead to containers.
+    Publish(Publish),
+    /// Undo that.
+    Unpublish(Unpublish),
+    /// What is exposed and published.
+    Published,
+    /// What frames may do in each network, and what was refused.
+    Policy,
+    /// The names that are answered, of one network or of all.
+    Names {
+        /// A network's name.
+        #[serde(default)]
+        network: Option<String>,
+    },
+    /// Add a name.
+    AddName(AddName),
+    /// Take one back that was added.
+    RemoveName(RemoveName),
+    /// An address for somebody.
+    Lease(LeaseWanted),
+    /// Let an address go.
+    Release {
+        /// The network's name.
+        network: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Who has which address.
+    Leases,
+    /// Take the slices of a member that is gone, to give them to others.
+    Reclaim {
+        /// Its name, or its public key.
+        member: String,
     },
 }
 
@@ -123,6 +178,40 @@ pub struct Attach {
     /// The port's name; absent is `TARGET:IFNAME`.
     #[serde(default)]
     pub name: Option<String>,
+    /// Besides the addresses, one of each family out of this member's slice.
+    #[serde(default)]
+    pub auto: bool,
+    /// The names that DNS answers with its addresses.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// By what policies may know it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What it may do although its network guards or isolates.
+    #[serde(default)]
+    pub allow: Vec<Permission>,
+    /// How much it may send and get.
+    #[serde(default)]
+    pub rate: Option<Rate>,
+}
+
+impl Attach {
+    /// A port without addresses, of which the daemon chooses what it can.
+    pub fn new(target: Target, network: impl Into<String>) -> Self {
+        Self {
+            target,
+            network: network.into(),
+            addresses: Vec::new(),
+            mac: None,
+            ifname: None,
+            name: None,
+            auto: false,
+            names: Vec::new(),
+            labels: BTreeMap::new(),
+            allow: Vec::new(),
+            rate: None,
+        }
+    }
 }
 
 /// The port to remove: by its name, or by target and, where that has several, interface.
@@ -152,11 +241,21 @@ pub enum Response {
     Fdb(Vec<FdbEntry>),
     /// To [`Request::Paths`].
     Paths(Vec<PathStatus>),
+    /// To [`Request::Policy`].
+    Policy(Vec<NetworkPolicy>),
+    /// To [`Request::Names`].
+    Names(Vec<NameStatus>),
     /// To [`Request::Attach`]: the port as it is.
     Attached(PortStatus),
+    /// To [`Request::Published`].
+    Published(Outside),
+    /// To [`Request::Leases`]: all that are known.
+    Leases(Vec<LeaseStatus>),
+    /// To [`Request::Lease`]: the addresses.
+    Leased(Vec<LeaseStatus>),
     /// To [`Request::Invite`]: the line to give to the new host.
     Invited(String),
-    /// To [`Request::Detach`], [`Request::Reload`], [`Request::Revoke`] and [`Request::Rotate`]: what was done, in sentences.
+    /// To a request for a change: what was done, in sentences.
     Done(Vec<String>),
     /// The target of an attach does not exist, or not yet; nothing changed. Asking again may succeed.
     Absent(String),
@@ -210,6 +309,9 @@ pub struct Status {
     /// others' documents and messages was refused since start, by why.
     #[serde(default)]
     pub mesh: BTreeMap<String, u64>,
+    /// Frames that a network's policy refused lately, the latest first.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
     /// What an operator should know: small socket buffers, waiting ports.
     pub warnings: Vec<String>,
 }
@@ -372,9 +474,12 @@ pub struct PortStatus {
     pub mac: Option<Mac>,
     /// Its addresses.
     pub addresses: Vec<PortAddress>,
+    /// By what policies may know it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Its MTU.
     pub mtu: u16,
-    /// `file` or `attach`.
+    /// `file`, `attach`, `expose` or `docker`.
     pub origin: String,
     /// Frames and bytes the container sent.
     pub rx_frames: u64,
@@ -397,6 +502,15 @@ pub struct NetworkStatus {
     pub vni: u32,
     /// Its subnets.
     pub subnets: Vec<String>,
+    /// The addresses at which every member answers for the network itself.
+    #[serde(default)]
+    pub gateways: Vec<Cidr>,
+    /// The domain of its names; `None` where they are not answered.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// What this member gives addresses from.
+    #[serde(default)]
+    pub slices: Vec<Cidr>,
     /// MTU of its ports.
     pub mtu: u16,
     /// FDB ageing time in seconds.

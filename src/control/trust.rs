@@ -63,7 +63,9 @@ impl<H: Host> Control<H> {
         self.judge_again(now);
         self.recall(now);
         self.call_introducers(now);
+        self.tell_slices();
         self.tick_trust(now);
+        self.tick_addresses(now);
         self.tell_facts(now);
         self.run_mesh(now);
     }
@@ -148,6 +150,7 @@ impl<H: Host> Control<H> {
                 Output::Admitted { key, standing, certificate } => self.admitted(now, key, standing, certificate),
                 Output::Stranger(key, reason) => self.warn_of_stranger(format!("{key} is not let in: {reason}")),
                 Output::Certificate(_) => {
+                    self.look_at_certificate();
                     let live = self.peers.values().filter(|entry| entry.peer.tunnel().is_live());
                     live.for_each(|entry| self.trust.session_up(entry.config.public_key));
                     self.tell_facts(now);
@@ -155,6 +158,7 @@ impl<H: Host> Control<H> {
                 Output::Ledger { version, bytes } => {
                     self.members.membership.set_ledger(self.elapsed(now), version, &bytes);
                     self.drop_revoked();
+                    self.look_at_certificate();
                     self.judge_again(now);
                 }
                 Output::Joined(name) => {
@@ -308,6 +312,20 @@ impl<H: Host> Control<H> {
     /// `weft revoke`.
     pub fn revoke(&mut self, now: Instant, member: &str) -> Response {
         let told = self.trust.revoke(self.host.unix_time(), member);
+        self.answer_of(now, told)
+    }
+
+    /// `weft leases reclaim`.
+    pub fn reclaim(&mut self, now: Instant, member: &str) -> Response {
+        let is_meant = |name: &str, key: &PublicKey| name == member || key.to_string() == member;
+        let alive = self.members.membership.members().find(|view| view.alive && is_meant(view.name(), &view.key));
+        if self.trust.is_issuer() && alive.is_some() {
+            return Response::Refused(format!(
+                "'{member}' is there and may be giving addresses at this moment: stop weft on it first, or `weft revoke` it"
+            ));
+        }
+        let told = self.trust.reclaim(self.host.unix_time(), member);
+        self.addresses.due = true;
         self.answer_of(now, told)
     }
 

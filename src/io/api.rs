@@ -26,6 +26,10 @@ pub(super) const LAST_BREATH: Duration = Duration::from_secs(2);
 /// How long control may take: far above any attach.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long what another member has is asked for again: it may have let it go, and the news of it be on its way. On a lossy
+/// underlay that takes a second.
+const NEWS: Duration = Duration::from_secs(2);
+
 /// A request on its way to the control thread, and where its answer goes.
 pub struct Call {
     /// What is asked.
@@ -56,24 +60,7 @@ impl Api {
     /// # Errors
     /// One sentence with the path.
     pub fn bind(path: &Path) -> Result<Self, String> {
-        let is_free = || UnixStream::connect(path).is_err().then_some(());
-        if Patience::new(Some(LAST_BREATH)).until(is_free).is_none() {
-            return Err(format!(
-                "another weft daemon answers on {}: stop it, or give this one its own control_socket",
-                path.display()
-            ));
-        }
-        let fail = |error: io::Error| format!("cannot make the control socket {}: {error}", path.display());
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(fail)?;
-        }
-        // Bound under another name until its mode is right, so that nobody can slip in between.
-        let early = path.with_extension(format!("{}.early", std::process::id()));
-        let _ = fs::remove_file(&early);
-        let listener = UnixListener::bind(&early).map_err(fail)?;
-        fs::set_permissions(&early, fs::Permissions::from_mode(0o600)).map_err(fail)?;
-        fs::rename(&early, path).map_err(fail)?;
-        Ok(Self { path: path.to_owned(), listener })
+        listen(path, "control_socket").map(|listener| Self { path: path.to_owned(), listener })
     }
 
     /// Serves callers on a thread of its own, which ends with the process.
@@ -112,6 +99,28 @@ impl Api {
     }
 }
 
+/// Listens on a socket for root alone. `key` of the configuration says where it is.
+pub(super) fn listen(path: &Path, key: &str) -> Result<UnixListener, String> {
+    let is_free = || UnixStream::connect(path).is_err().then_some(());
+    if Patience::new(Some(LAST_BREATH)).until(is_free).is_none() {
+        return Err(format!(
+            "another weft daemon answers on {}: stop it, or give this one its own {key}",
+            path.display()
+        ));
+    }
+    let fail = |error: io::Error| format!("cannot make the socket {} ({key}): {error}", path.display());
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(fail)?;
+    }
+    // Bound under another name until its mode is right, so that nobody can slip in between.
+    let early = path.with_extension(format!("{}.early", std::process::id()));
+    let _ = fs::remove_file(&early);
+    let listener = UnixListener::bind(&early).map_err(fail)?;
+    fs::set_permissions(&early, fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    fs::rename(&early, path).map_err(fail)?;
+    Ok(listener)
+}
+
 impl Drop for Api {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
@@ -123,19 +132,33 @@ fn serve_one(stream: &UnixStream, calls: &Sender<Call>, sockets: &[PathBuf]) -> 
         Ok(request) => request,
         Err(problem) => return Response::Refused(problem),
     };
+    let mut known = String::new();
+    let answered = Patience::new(Some(NEWS)).until(|| match ask(&request, calls, sockets) {
+        Err(reason) => {
+            known = reason;
+            None
+        }
+        Ok(response) => Some(response),
+    });
+    answered.unwrap_or(Response::Refused(known))
+}
+
+/// What came of asking once: an answer, or what stands in the way by what is known at this moment.
+fn ask(request: &Request, calls: &Sender<Call>, sockets: &[PathBuf]) -> Result<Response, String> {
     let ask = match request {
         Request::Attach(attach) => match ports::locate(&attach.target, sockets) {
-            Ok(located) => Ask::Attach(attach, located),
-            Err(error) if error.may_pass() => return Response::Absent(error.to_string()),
-            Err(error) => return Response::Refused(error.to_string()),
+            Ok(located) => Ask::Attach(attach.clone(), located),
+            Err(error) if error.may_pass() => return Ok(Response::Absent(error.to_string())),
+            Err(error) => return Ok(Response::Refused(error.to_string())),
         },
-        request => Ask::Request(request),
+        request => Ask::Request(request.clone()),
     };
     let (sender, receiver) = bounded(1);
     let sent = calls.send_timeout(Call { ask, answer: sender }, CONTROL_TIMEOUT);
     match sent.ok().and_then(|()| receiver.recv_timeout(CONTROL_TIMEOUT).ok()) {
-        Some(response) => response,
-        None => Response::Refused("the daemon does not keep up, or is stopping: look at its log".to_owned()),
+        Some(Response::Absent(reason)) => Err(reason),
+        Some(response) => Ok(response),
+        None => Ok(Response::Refused("the daemon does not keep up, or is stopping: look at its log".to_owned())),
     }
 }
 

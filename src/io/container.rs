@@ -19,7 +19,7 @@ mod podman;
 use podman::Storage;
 
 /// How long one engine may take for its whole answer. It answers from memory; one that hangs must not hang us.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest answer read. A container with hundreds of mounts and labels stays below 1 MiB.
 const LONGEST_ANSWER: u64 = 4 << 20;
 /// Headers in an answer: engines send about ten.
@@ -86,6 +86,13 @@ pub enum ContainerError {
         /// What went wrong.
         source: io::Error,
     },
+}
+
+impl ContainerError {
+    /// Whether an engine says that it has no such container.
+    pub fn is_unknown_to(&self, engine: &str) -> bool {
+        matches!(self, Self::NotFound { asked, .. } if asked.iter().any(|asked| asked == engine))
+    }
 }
 
 /// What one engine said about a name.
@@ -207,7 +214,7 @@ fn ask_socket(socket: &Path, name: &str) -> io::Result<Answer> {
     }
 }
 
-fn connect(socket: &Path) -> io::Result<UnixStream> {
+pub(super) fn connect(socket: &Path) -> io::Result<UnixStream> {
     // A Unix socket whose queue is full would make connect(2) wait; with a timeout it says EAGAIN.
     let connection = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     connection.connect_timeout(&socket2::SockAddr::unix(socket)?, PATIENCE)?;
@@ -215,7 +222,7 @@ fn connect(socket: &Path) -> io::Result<UnixStream> {
 }
 
 /// Sends the request and reads to the end of the connection, or of a complete answer on one that is kept open.
-fn exchange(mut connection: &UnixStream, request: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+pub(super) fn exchange(mut connection: &UnixStream, request: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
     connection.set_write_timeout(Some(PATIENCE))?;
     connection.write_all(request)?;
     let mut answer = Vec::new();
@@ -252,7 +259,7 @@ fn is_complete(answer: &[u8]) -> bool {
     .is_ok_and(|complete| complete)
 }
 
-fn parse_answer(answer: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+pub(super) fn parse_answer(answer: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     with_head(answer, |head| {
         let rest = answer.get(head.length..).unwrap_or_default();
         let body = match head.body {
@@ -299,7 +306,7 @@ fn with_head<T>(answer: &[u8], then: impl FnOnce(Head) -> T) -> io::Result<T> {
 }
 
 /// The content of a complete chunked body (RFC 9112 §7.1); `None` while its end is missing or when it is malformed.
-fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let Ok(httparse::Status::Complete((start, size))) = httparse::parse_chunk_size(rest) else { return None };
@@ -312,7 +319,7 @@ fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn odd(text: &str) -> io::Error {
+pub(super) fn odd(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 

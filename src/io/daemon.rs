@@ -11,10 +11,13 @@
 //! containers"). What removes them is `weft detach`, or their namespace's end.
 
 use super::api::{Api, Ask, Call};
+use super::docker;
 use super::finders::{self, Found};
+use super::hostside::HostSide;
 use super::lan::Lan;
 use super::machine::Machine;
 use super::outbox::{Notice, Outbox, PortTable};
+use super::service;
 use super::store::Store;
 use super::stream;
 use super::tap::{self, TapOffload};
@@ -25,7 +28,7 @@ use super::{clocks, configfile, gate_settings, keyfile, limits, log, random};
 use crate::config::{Config, check_identity};
 use crate::control::reload::limits;
 use crate::control::request::{Request, Response};
-use crate::control::{Control, Identity, MachineReport, TICK};
+use crate::control::{Control, Host, Identity, MachineReport, TICK};
 use crate::switch::Switch;
 use crate::switch::staging::Merge;
 use crate::switch::topology::Topology;
@@ -93,6 +96,7 @@ fn run_until(path: &Path, failure: impl Fn(&Control<Machine>) -> Option<String>)
     control.host.outbox.flush();
     api.serve(events.calls.0.clone(), control.config().node.container_sockets.clone())
         .map_err(|error| format!("cannot serve the control socket: {error}"))?;
+    let _docker = start_docker(&mut control, &events);
     tracing::info!(
         "weft {} runs: member {}, public key {}, tunnel address {}, UDP port {}",
         env!("CARGO_PKG_VERSION"),
@@ -104,6 +108,23 @@ fn run_until(path: &Path, failure: impl Fn(&Control<Machine>) -> Option<String>)
     control_loop(&mut control, &switch.gate, &events, &signals, &failure)?;
     tracing::info!("weft stops; the ports' interfaces stay for the next start");
     Ok(())
+}
+
+/// Answers Docker, where it is wanted. What stands in the way costs only Docker's containers.
+fn start_docker(control: &mut Control<Machine>, events: &Incoming) -> Option<docker::Server> {
+    let config = control.config().docker.clone();
+    if !config.enabled.unwrap_or_else(docker::is_installed) {
+        return None;
+    }
+    control.host.sweep();
+    let (calls, found) = (events.docker.0.clone(), events.found.0.clone());
+    let started = docker::Server::start(&config, calls, found);
+    started
+        .map_err(|reason| {
+            tracing::warn!("Docker is not served: {reason}");
+            control.host.report.warnings.push(format!("Docker is not served: {reason}"));
+        })
+        .ok()
 }
 
 /// Our key and tunnel address, which no peer may have.
@@ -120,6 +141,7 @@ struct Incoming {
     notices: Channel<Notice>,
     calls: Channel<Call>,
     found: Channel<Found>,
+    docker: Channel<docker::Call>,
 }
 
 /// Probes the machine, starts the data plane and takes over the ports of an earlier run.
@@ -131,7 +153,8 @@ fn start(
     store: Store,
 ) -> Result<(Control<Machine>, Arc<Switch>, Incoming), String> {
     let now = Instant::now();
-    let events = Incoming { notices: bounded(NOTICES), calls: bounded(CALLS), found: bounded(CALLS) };
+    let events =
+        Incoming { notices: bounded(NOTICES), calls: bounded(CALLS), found: bounded(CALLS), docker: bounded(CALLS) };
     let (tap_offload, udp_offload, mut report) = probe(&config)?;
     let worker_count = config.node.workers.unwrap_or_else(default_workers);
     let port = config.node.listen_port;
@@ -164,21 +187,24 @@ fn start(
     };
     let streams = prepare_streams(&config, &mut report)?;
     let stream_queue = streams.as_ref().map(stream::Prepared::queue);
-    let make_outbox = || {
-        let (sockets, notices) = (sockets[0].clone(), events.notices.0.clone());
-        Outbox::new(switch.clone(), sockets, table.clone(), stream_queue.clone(), notices)
+    let no_thread = |error| format!("cannot start a thread: {error}");
+    let service = service::Prepared::new().map_err(no_thread)?;
+    let service_queue = service.queue();
+    let outbox_of = |sockets: &Arc<UdpSockets>| {
+        let (sockets, notices) = (sockets.clone(), events.notices.0.clone());
+        let outbox = Outbox::new(switch.clone(), sockets, table.clone(), stream_queue.clone(), notices);
+        outbox.with_service(service_queue.clone())
     };
+    let make_outbox = || outbox_of(&sockets[0]);
     let mut workers = Vec::new();
     for (number, sockets) in sockets.iter().enumerate() {
-        let (switch, sockets, table) = (switch.clone(), sockets.clone(), table.clone());
-        let worker =
-            Worker::start(number, switch, sockets, table, events.notices.0.clone(), stream_queue.clone(), merge);
+        let outbox = outbox_of(sockets);
+        let worker = Worker::start(number, switch.clone(), sockets.clone(), table.clone(), outbox, merge);
         workers.push(worker.map_err(|error| format!("cannot start a worker: {error}"))?);
     }
     report.workers = workers.len();
     report.config_file = path.display().to_string();
     report.pid = std::process::id();
-    let no_thread = |error| format!("cannot start a thread: {error}");
     let own = |streams: stream::Prepared| {
         let (limits, notices) = (stream::Limits::default(), events.notices.0.clone());
         streams.start(&identity.key, limits, switch.clone(), make_outbox(), notices, merge)
@@ -186,17 +212,32 @@ fn start(
     let streams = streams.map(own).transpose().map_err(no_thread)?;
     let lan = start_lan(&config, &identity, &table, &events, &mut report);
     let outbox = make_outbox();
+    let service_outbox = make_outbox();
     let found = &events.found.0;
     let seek = finders::seek_targets(found.clone(), config.node.container_sockets.clone()).map_err(no_thread)?;
     let resolve = finders::resolve_names(found.clone()).map_err(no_thread)?;
+    let side = HostSide::start(found.clone()).map_err(no_thread)?;
     let authority_key_file = config.trust.authority_key_file.clone();
-    let mut machine =
-        Machine::new(path.to_owned(), tap_offload, table, store, workers, sockets, outbox, seek, resolve, report);
+    let mut machine = Machine::new(
+        path.to_owned(),
+        tap_offload,
+        table,
+        store,
+        workers,
+        sockets,
+        outbox,
+        seek,
+        resolve,
+        side,
+        report,
+    );
     (machine.streams, machine.lan) = (streams, lan);
     machine.authority_key_file = authority_key_file;
     let left = machine.left_ports();
     let signer = Signer::new(private);
     let mut control = Control::new(machine, config, signer, identity.address, switch.clone(), now);
+    let service = service.start(switch.clone(), service_outbox, control.names().clone());
+    control.host.service = Some(service.map_err(no_thread)?);
     for record in left {
         if !control.wants_adopted(&record.spec, record.origin, record.vni) {
             tracing::info!("port {}: removed, the configuration has no place for it any more", record.spec.name);
@@ -209,7 +250,12 @@ fn start(
                 tracing::info!("port {}: taken over as it was", record.spec.name);
                 control.adopted(now, record.spec, record.origin, port, record.sequence);
             }
-            Err(reason) => tracing::info!("port {}: not taken over: {reason}", record.spec.name),
+            Err((reason, is_gone)) => {
+                tracing::info!("port {}: not taken over: {reason}", record.spec.name);
+                if is_gone && !control.not_adopted(&record.spec, record.origin) {
+                    control.host.forget_port(&record.spec.name);
+                }
+            }
         }
     }
     control.host.outbox.flush();
@@ -347,9 +393,14 @@ fn control_loop(
                 control.host.outbox.flush();
                 let _ = call.answer.send(response);
             },
+            recv(events.docker.1) -> call => if let Ok(call) = call {
+                call.answer(|path, body| control.docker_call(Instant::now(), path, body));
+            },
             recv(events.found.1) -> found => match found {
                 Ok(Found::Place(name, place)) => control.located(Instant::now(), &name, place),
                 Ok(Found::Addresses(name, addresses)) => control.resolved(Instant::now(), name, addresses),
+                Ok(Found::Docker(heard)) => control.docker_heard(Instant::now(), heard),
+                Ok(Found::Health(answers)) => control.probed(Instant::now(), &answers),
                 Err(_) => {}
             },
             recv(signals) -> signal => match signal {
@@ -386,7 +437,16 @@ fn answer(control: &mut Control<Machine>, ask: &Ask) -> Response {
         Ask::Request(Request::Forget(forget)) => control.forget(now, forget),
         Ask::Request(Request::Invite(invite)) => control.invite(now, invite),
         Ask::Request(Request::Revoke { member }) => control.revoke(now, member),
+        Ask::Request(Request::AddName(add)) => control.add_name(add),
+        Ask::Request(Request::RemoveName(remove)) => control.remove_name(remove),
+        Ask::Request(Request::Lease(wanted)) => control.leased(now, wanted),
+        Ask::Request(Request::Release { network, address }) => control.released(now, network, *address),
+        Ask::Request(Request::Reclaim { member }) => control.reclaim(now, member),
         Ask::Request(Request::Rotate { overlap_s }) => control.rotate(now, Duration::from_secs(*overlap_s)),
+        Ask::Request(Request::Expose(expose)) => control.expose(now, expose),
+        Ask::Request(Request::Hide { network }) => control.hide(now, network),
+        Ask::Request(Request::Publish(publish)) => control.publish_port(now, publish),
+        Ask::Request(Request::Unpublish(unpublish)) => control.unpublish(now, unpublish),
         Ask::Request(request) => control
             .show(now, request)
             .unwrap_or_else(|| Response::Refused("an attach must name a target that exists".to_owned())),

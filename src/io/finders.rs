@@ -3,9 +3,11 @@
 //! Each is given a list that replaces the one before ([`Latest`]), looks through it again and again, and reports what
 //! is news. With each fresh list everything is news: control may have forgotten meanwhile what it was told.
 
-use super::ports::{self, Located};
+use super::ports::{self, Located, PortError};
 use crate::config::Target;
 use crate::control::Lookup;
+use crate::control::docker::Heard;
+use crate::control::ports::Missing;
 use crossbeam::channel::Sender;
 use std::collections::HashMap;
 use std::io;
@@ -27,9 +29,25 @@ const MAX_ADDRESSES: usize = 8;
 /// What a finder found.
 pub enum Found {
     /// The namespace of the waiting port with this name, or why there is none yet.
-    Place(String, Result<Located, String>),
+    Place(String, Result<Located, Missing>),
     /// The addresses of a name and port.
     Addresses((String, u16), Vec<SocketAddr>),
+    /// Whether each of these instances answers.
+    Health(Vec<(SocketAddr, bool)>),
+    /// What Docker says of its containers and networks.
+    Docker(Heard),
+}
+
+/// A target to be looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sought {
+    /// The waiting port's name.
+    pub port: String,
+    /// The target.
+    pub target: Target,
+    /// The engine that had the container: when it has none of that name any more, the container was removed. An engine that
+    /// does not answer removed nothing.
+    pub engine: Option<String>,
 }
 
 /// Where the newest value waits for one thread; it takes the place of an older one that was not taken yet.
@@ -68,25 +86,28 @@ impl<T> Latest<T> {
     }
 }
 
-/// Starts the thread that looks for targets; returns where to put the list of port names and targets.
+/// Starts the thread that looks for targets; returns where to put the list of them.
 ///
 /// # Errors
 /// The kernel refused a thread.
-pub fn seek_targets(found: Sender<Found>, sockets: Vec<PathBuf>) -> io::Result<Latest<Vec<(String, Target)>>> {
-    let lists = Latest::<Vec<(String, Target)>>::default();
+pub fn seek_targets(found: Sender<Found>, sockets: Vec<PathBuf>) -> io::Result<Latest<Vec<Sought>>> {
+    let lists = Latest::<Vec<Sought>>::default();
     let incoming = lists.clone();
     let run = move || {
         let mut list = Vec::new();
-        let mut told: HashMap<String, String> = HashMap::new();
+        let mut told: HashMap<String, Missing> = HashMap::new();
         loop {
             if next_list(&incoming, &mut list) {
                 told.clear();
             }
-            for (name, target) in &list {
-                let place = ports::locate(target, &sockets).map_err(|error| error.to_string());
+            for Sought { port: name, target, engine } in &list {
+                let place = ports::locate(target, &sockets).map_err(|error| Missing {
+                    removed: matches!((&error, engine), (PortError::Container(error), Some(engine)) if error.is_unknown_to(engine)),
+                    reason: error.to_string(),
+                });
                 // The same reason again is no news; a place is, until control has taken it.
                 match &place {
-                    Err(reason) if told.insert(name.clone(), reason.clone()).as_ref() == Some(reason) => continue,
+                    Err(missing) if told.insert(name.clone(), missing.clone()).as_ref() == Some(missing) => continue,
                     Err(_) => {}
                     Ok(_) => drop(told.remove(name)),
                 }
@@ -198,11 +219,13 @@ mod tests {
     fn every_fresh_list_is_answered_though_nothing_changed() {
         let (sender, found) = unbounded();
         let lists = seek_targets(sender, Vec::new()).unwrap();
-        let list = vec![("p".to_owned(), Target::Netns("/no/such".into()))];
+        let list = vec![Sought { port: "p".to_owned(), target: Target::Netns("/no/such".into()), engine: None }];
         for _ in 0..2 {
             lists.put(list.clone());
             match found.recv_timeout(Duration::from_secs(20)).unwrap() {
-                Found::Place(name, Err(reason)) => assert!(name == "p" && reason.contains("/no/such"), "{reason}"),
+                Found::Place(name, Err(Missing { reason, removed: false })) => {
+                    assert!(name == "p" && reason.contains("/no/such"), "{reason}");
+                }
                 _ => panic!("found a place that is not there"),
             }
         }
@@ -215,7 +238,7 @@ mod tests {
                 Found::Addresses(name, addresses) => {
                     assert_eq!((name, addresses), (lookup(false).name, vec!["127.0.0.7:5".parse().unwrap()]));
                 }
-                Found::Place(..) => panic!("nobody asked"),
+                _ => panic!("nobody asked"),
             }
         }
     }

@@ -1,12 +1,14 @@
 //! The machine as the control plane sees it: ports made and removed, files read, names looked for.
 
 use super::configfile;
-use super::finders::Latest;
+use super::finders::{Latest, Sought};
+use super::hostside::HostSide;
 use super::keyfile;
 use super::lan::Lan;
 use super::netlink::Netlink;
 use super::outbox::{Outbox, PortEntry, PortTable};
-use super::ports::{self, Adopted, Located, Wanted};
+use super::ports::{self, Adopted, Located, PortError, Wanted, loose};
+use super::service::Services;
 use super::store::{PortRecord, Store, Via};
 use super::stream::Streams;
 use super::tap::{Tap, TapOffload};
@@ -14,7 +16,14 @@ use super::udp::UdpSockets;
 use super::worker::{WorkerHandle, port_token};
 use crate::config::{Config, LogLevel, Target};
 use crate::control::contacts::Contact;
+use crate::control::docker::Whereabouts;
+use crate::control::exposures;
+use crate::control::names::AddedName;
+use crate::control::nat::{HostPort, Rules};
+use crate::control::ports::Origin;
 use crate::control::{Host, Lookup, MachineReport, NewPort};
+use crate::docker::record::Record as DockerRecord;
+use crate::ipam::Lease;
 use crate::switch::counters::Drop;
 use crate::switch::ids::{IdMap, PortId};
 use crate::switch::topology::Port;
@@ -50,11 +59,15 @@ pub struct Machine {
     /// Our own way out.
     pub outbox: Outbox,
     /// Where to put the targets to be looked for.
-    pub seek: Latest<Vec<(String, Target)>>,
+    pub seek: Latest<Vec<Sought>>,
     /// Where to put the names to be resolved.
     pub resolve: Latest<Vec<Lookup>>,
+    /// The packet filter, and what else of the host is ours.
+    pub side: HostSide,
     /// The TCP connections, where they are wanted.
     pub streams: Option<Streams>,
+    /// What answers for service addresses.
+    pub service: Option<Services>,
     /// What finds members on our LANs, where it is wanted.
     pub lan: Option<Lan>,
     /// The authority's key file, where this member holds one.
@@ -75,8 +88,9 @@ impl Machine {
         workers: Vec<WorkerHandle>,
         sockets: Vec<Arc<UdpSockets>>,
         outbox: Outbox,
-        seek: Latest<Vec<(String, Target)>>,
+        seek: Latest<Vec<Sought>>,
         resolve: Latest<Vec<Lookup>>,
+        side: HostSide,
         report: MachineReport,
     ) -> Self {
         let records = IdMap::default();
@@ -90,7 +104,9 @@ impl Machine {
             outbox,
             seek,
             resolve,
+            side,
             streams: None,
+            service: None,
             lan: None,
             authority_key_file: None,
             report,
@@ -109,31 +125,46 @@ impl Machine {
         self.store.ports().to_vec()
     }
 
-    /// Takes a port of an earlier run over, or says why that cannot be; then its record is forgotten.
+    /// Takes a port of an earlier run over, or says why that cannot be, and whether it is gone.
     ///
     /// # Errors
-    /// One sentence.
-    pub fn adopt(&mut self, record: &PortRecord, port: Arc<Port>) -> Result<(), String> {
-        match ports::adopt(record, self.offload) {
-            Ok(Adopted::Port(tap)) => self.enter(port, tap, record.clone()),
-            Ok(Adopted::Gone(reason)) => {
-                self.forget(&record.spec.name);
-                Err(reason)
-            }
-            // It may be a passing trouble: the record stays for the next start.
-            Err(error) => Err(error.to_string()),
+    /// One sentence, and `true` for one that is gone. Otherwise it may be a passing trouble, and the next start tries again.
+    pub fn adopt(&mut self, record: &PortRecord, port: Arc<Port>) -> Result<(), (String, bool)> {
+        let mut record = record.clone();
+        match self.find_left(&mut record) {
+            Ok(Adopted::Port(tap)) => self.enter(port, tap, record).map_err(|reason| (reason, false)),
+            Ok(Adopted::Gone(reason)) => Err((reason, true)),
+            Err(error) => Err((error.to_string(), false)),
         }
     }
 
     /// Removes a port of an earlier run that nobody wants. One that cannot be had now keeps its record: the next start
     /// tries again.
     pub fn discard(&mut self, record: &PortRecord) {
-        match ports::adopt(record, self.offload) {
+        match self.find_left(&mut record.clone()) {
             Ok(Adopted::Port(tap)) => destroy(&tap, &record.spec.name),
             Ok(Adopted::Gone(_)) => {}
             Err(error) => return tracing::warn!("port {}: its interface stays behind: {error}", record.spec.name),
         }
         self.forget(&record.spec.name);
+    }
+
+    /// Opens a port of an earlier run again, wherever it has got to.
+    fn find_left(&self, record: &mut PortRecord) -> Result<Adopted, PortError> {
+        match ports::adopt(record, self.offload) {
+            Ok(Adopted::Gone(_)) if record.origin == Origin::Docker => loose::adopt_elsewhere(record, self.offload),
+            found => found,
+        }
+    }
+
+    /// Removes what Docker left in our namespace when both it and a daemon of ours were killed: TAPs of endpoints that nobody knows.
+    pub fn sweep(&mut self) {
+        for ifname in loose::left() {
+            if !self.records.values().any(|record| record.spec.ifname == ifname) {
+                tracing::info!("interface {ifname}: removed, no container has it");
+                self.remove_loose_interface(&ifname);
+            }
+        }
     }
 
     fn forget(&mut self, name: &str) {
@@ -156,6 +187,28 @@ impl Machine {
         registered.map_err(|error| format!("cannot watch the TAP: {error}"))
     }
 
+    fn wanted<'a>(&self, new: &NewPort<'a>) -> Wanted<'a> {
+        Wanted {
+            spec: new.spec,
+            addresses: new.addresses,
+            vni: new.port.vni,
+            origin: new.origin,
+            mtu: new.mtu,
+            mac: new.port.mac,
+            sequence: new.sequence,
+            offload: self.offload,
+        }
+    }
+
+    fn take_made(&mut self, new: &NewPort<'_>, made: Result<(Tap, PortRecord), PortError>) -> Result<(), String> {
+        let (tap, record) = made.map_err(|error| error.to_string())?;
+        let entered = self.enter(new.port.clone(), tap, record);
+        if entered.is_err() {
+            self.remove_port(new.port.id, false);
+        }
+        entered
+    }
+
     /// Takes a port away from the workers; returns its TAP's last owner and its record.
     fn leave(&mut self, id: PortId) -> Option<(Arc<PortEntry>, PortRecord)> {
         let record = self.records.remove(&id)?;
@@ -175,30 +228,47 @@ impl Host for Machine {
     type Out = Outbox;
 
     fn create_port(&mut self, new: &NewPort<'_>, place: &Located) -> Result<(), String> {
-        let port = &new.port;
-        let wanted = Wanted {
-            spec: new.spec,
-            vni: port.vni,
-            origin: new.origin,
-            mtu: new.mtu,
-            mac: port.mac,
-            sequence: new.sequence,
-            offload: self.offload,
-        };
-        let made = ports::create(&wanted, place).and_then(|made| made.keep(&mut self.store));
-        let (tap, record) = made.map_err(|error| error.to_string())?;
-        let entered = self.enter(port.clone(), tap, record);
-        if entered.is_err() {
-            self.remove_port(port.id);
-        }
-        entered
+        let made = ports::create(&self.wanted(new), place).and_then(|made| made.keep(&mut self.store));
+        self.take_made(new, made)
     }
 
-    fn remove_port(&mut self, id: PortId) {
+    fn create_loose_port(&mut self, new: &NewPort<'_>) -> Result<(), String> {
+        let made = ports::create_loose(&self.wanted(new)).and_then(|made| made.keep(&mut self.store));
+        self.take_made(new, made)
+    }
+
+    fn find_loose_port(&mut self, id: PortId, sandbox: Option<&str>) -> Whereabouts {
+        let table = self.table.load();
+        let (Some(entry), Some(record)) = (table.get(&id), self.records.get_mut(&id)) else {
+            return Whereabouts::Nowhere;
+        };
+        let (whereabouts, news) = loose::find(&entry.tap, record, sandbox);
+        if let Some(news) = news {
+            if let Err(error) = self.store.put(&news) {
+                tracing::warn!("port {}: {error}", news.spec.name);
+            }
+            *record = news;
+        }
+        whereabouts
+    }
+
+    fn remove_loose_interface(&mut self, ifname: &str) {
+        if let Err(error) = loose::remove(ifname, self.offload) {
+            tracing::warn!("interface {ifname} stays behind: {error}");
+        }
+    }
+
+    fn remove_port(&mut self, id: PortId, comes_back: bool) {
         if let Some((entry, record)) = self.leave(id) {
             destroy(&entry.tap, &record.spec.name);
-            self.forget(&record.spec.name);
+            if !comes_back {
+                self.forget(&record.spec.name);
+            }
         }
+    }
+
+    fn forget_port(&mut self, name: &str) {
+        self.forget(name);
     }
 
     fn port_lives(&mut self, id: PortId) -> bool {
@@ -218,7 +288,13 @@ impl Host for Machine {
     }
 
     fn seek(&mut self, targets: Vec<(String, Target)>) {
-        self.seek.put(targets);
+        let engine = |port: &str| {
+            let record = self.store.ports().iter().find(|record| record.spec.name == port)?;
+            let Via::Process { engine, .. } = &record.via else { return None };
+            engine.clone()
+        };
+        let sought = targets.into_iter().map(|(port, target)| Sought { engine: engine(&port), port, target });
+        self.seek.put(sought.collect());
     }
 
     fn resolve(&mut self, names: Vec<Lookup>) {
@@ -297,6 +373,18 @@ impl Host for Machine {
         self.store.forget_trust(slot).map_err(|error| error.to_string())
     }
 
+    fn added_names(&mut self) -> Vec<AddedName> {
+        self.store.take_names()
+    }
+
+    fn keep_name(&mut self, added: &AddedName) -> Result<(), String> {
+        self.store.put_name(added).map_err(|error| error.to_string())
+    }
+
+    fn drop_name(&mut self, added: &AddedName) -> Result<(), String> {
+        self.store.remove_name(added).map_err(|error| error.to_string())
+    }
+
     fn next_authority(&mut self) -> Result<Authority, String> {
         let path = self.authority_key_file.as_ref().ok_or("this host does not hold the authority's key")?;
         keyfile::next_authority(path).map(|seed| Authority::new(&seed)).map_err(|error| error.to_string())
@@ -307,12 +395,70 @@ impl Host for Machine {
         keyfile::adopt_next_authority(path).map_err(|error| error.to_string())
     }
 
+    fn docker_records(&mut self) -> Vec<DockerRecord> {
+        self.store.take_docker()
+    }
+
+    fn keep_docker(&mut self, record: &DockerRecord) -> Result<(), String> {
+        self.store.put_docker(record).map_err(|error| error.to_string())
+    }
+
+    fn drop_docker(&mut self, slot: &str) {
+        if let Err(error) = self.store.remove_docker(slot) {
+            tracing::warn!("what was remembered for Docker stays until the next start: {error}");
+        }
+    }
+
+    fn host_place(&mut self) -> Result<Located, String> {
+        ports::locate(&Target::Host, &[]).map_err(|error| error.to_string())
+    }
+
+    fn host_records(&mut self) -> Vec<exposures::Record> {
+        let records = self.store.take_host();
+        self.side.restore(&records);
+        records
+    }
+
+    fn keep_host_record(&mut self, record: &exposures::Record) -> Result<(), String> {
+        self.store.put_host(record).map_err(|error| error.to_string())
+    }
+
+    fn drop_host_record(&mut self, slot: &str) -> Result<(), String> {
+        self.store.forget_host(slot).map_err(|error| error.to_string())
+    }
+
+    fn set_rules(&mut self, rules: &Rules) -> Result<(), String> {
+        self.side.set_rules(rules, &self.store)
+    }
+
+    fn hold_port(&mut self, port: HostPort) -> Result<(), String> {
+        self.side.hold(port)
+    }
+
+    fn release_port(&mut self, port: HostPort) {
+        self.side.release(port);
+    }
+
+    fn probe(&mut self, instances: Vec<SocketAddr>) {
+        self.side.probe(instances);
+    }
+
+    fn leases(&mut self) -> Vec<Lease> {
+        self.store.take_leases()
+    }
+
+    fn change_leases(&mut self, keep: &[Lease], forget: &[(u32, IpAddr)]) -> Result<(), String> {
+        self.store.change_leases(keep, forget).map_err(|error| error.to_string())
+    }
+
     fn out(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
 
     fn machine(&self) -> MachineReport {
-        self.report.clone()
+        let mut report = self.report.clone();
+        report.warnings.extend(self.side.warnings());
+        report
     }
 }
 

@@ -1,11 +1,15 @@
 //! The shell: every syscall, clock, thread, random bit and `unsafe` block of the daemon.
 
 pub mod api;
+mod bell;
 pub mod client;
+pub mod cni;
 pub mod configfile;
 pub mod container;
 pub mod daemon;
+pub mod docker;
 pub mod finders;
+pub mod hostside;
 pub mod keyfile;
 pub mod lan;
 pub mod limits;
@@ -13,8 +17,12 @@ pub mod log;
 pub mod machine;
 pub mod netlink;
 pub mod netns;
+pub mod nft;
 pub mod outbox;
+mod owner;
 pub mod ports;
+mod probe;
+pub mod service;
 pub mod setup;
 pub mod store;
 pub mod stream;

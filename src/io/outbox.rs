@@ -3,6 +3,7 @@
 //! Frames for ports are written to their TAPs at once, datagrams collect in a send batch until it is full or the caller
 //! flushes, and what control should know goes into its bounded queue. Each worker and the control thread own one.
 
+use super::service::ServiceQueue;
 use super::stream::{Refused, StreamQueue};
 use super::tap::Tap;
 use super::udp::{SendBatch, UdpSockets};
@@ -11,6 +12,7 @@ use crate::switch::ids::{IdMap, PeerId, PortId};
 use crate::switch::topology::Port;
 use crate::switch::{Egress, Event, Switch};
 use crate::wire::key::PublicKey;
+use crate::wire::vnet::VnetHeader;
 use crate::wire::way;
 use arc_swap::ArcSwap;
 use crossbeam::channel::Sender;
@@ -80,11 +82,12 @@ pub struct Outbox {
     table: Arc<PortTable>,
     batch: SendBatch,
     streams: Option<StreamQueue>,
+    service: Option<ServiceQueue>,
     notices: Sender<Notice>,
 }
 
 impl Outbox {
-    /// An outbox that sends on `sockets`, and to TCP connections where there may be any.
+    /// An outbox that sends on `sockets`, and to TCP connections where there may be any. Nobody answers for service addresses.
     pub fn new(
         switch: Arc<Switch>,
         sockets: Arc<UdpSockets>,
@@ -93,7 +96,13 @@ impl Outbox {
         notices: Sender<Notice>,
     ) -> Self {
         let table = shared.load_full();
-        Self { switch, sockets, shared, table, batch: SendBatch::default(), streams, notices }
+        Self { switch, sockets, shared, table, batch: SendBatch::default(), streams, service: None, notices }
+    }
+
+    /// The same where somebody answers for service addresses.
+    #[must_use]
+    pub fn with_service(self, service: ServiceQueue) -> Self {
+        Self { service: Some(service), ..self }
     }
 
     /// Looks at the ports as they are: once per round of the owner's loop.
@@ -167,6 +176,13 @@ impl Egress for Outbox {
             self.flush();
         }
         self.batch.push(to, room, fill);
+    }
+
+    fn serve(&mut self, port: &Port, header: VnetHeader, frame: &[u8]) {
+        if !self.service.as_ref().is_some_and(|service| service.push(port, header, frame)) {
+            self.count(Drop::ServiceQueueFull, 1);
+            port.flow.rx.drop(1);
+        }
     }
 
     fn notify(&mut self, event: Event<'_>) {

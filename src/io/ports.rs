@@ -20,7 +20,7 @@ use super::netlink::{Netlink, NetlinkError};
 use super::netns::{Netns, NetnsId};
 use super::store::{PortRecord, Store, StoreError, Via};
 use super::tap::{Tap, TapError, TapOffload};
-use crate::config::{Port, Target};
+use crate::config::{Port, PortAddress, Target};
 use crate::control::ports::Origin;
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
@@ -46,6 +46,12 @@ pub enum PortError {
     /// The container cannot be found.
     #[error(transparent)]
     Container(#[from] ContainerError),
+    /// The container has no namespace of its own.
+    #[error(
+        "container {0} runs in the host's own network namespace (network mode 'host'), where there is nothing to attach: \
+         run it in another mode (none, bridge, or a network of its own), or give the host itself an address with `weft expose`"
+    )]
+    HostMode(String),
     /// Another interface has the name.
     #[error("interface {ifname} already exists in {place} ({kind}): choose another name with --ifname")]
     NameTaken {
@@ -153,7 +159,14 @@ pub fn locate(target: &Target, sockets: &[PathBuf]) -> Result<Located, PortError
         }
         Target::Container(name) => {
             let running = container::resolve(name, sockets)?;
-            locate_process(running.pid, format!("container {name}"))
+            let mut located = locate_process(running.pid, format!("container {name}"))?;
+            if located.netns.id() == Netns::current().map_err(PortError::Namespace)?.id() {
+                return Err(PortError::HostMode(name.clone()));
+            }
+            if let Via::Process { engine, .. } = &mut located.via {
+                *engine = Some(running.engine);
+            }
+            Ok(located)
         }
     }
 }
@@ -168,7 +181,7 @@ fn locate_process(pid: i32, place: String) -> Result<Located, PortError> {
     if start_of(pid) != Some(started) {
         return Err(PortError::NoProcess(pid));
     }
-    Ok(Located { netns, via: Via::Process { pid, started }, place })
+    Ok(Located { netns, via: Via::Process { pid, started, engine: None }, place })
 }
 
 /// The port to make.
@@ -176,6 +189,8 @@ fn locate_process(pid: i32, place: String) -> Result<Located, PortError> {
 pub struct Wanted<'a> {
     /// As it was asked for.
     pub spec: &'a Port,
+    /// Its addresses, those chosen here among them.
+    pub addresses: &'a [PortAddress],
     /// Its network's VNI.
     pub vni: u32,
     /// Who asked.
@@ -222,22 +237,17 @@ impl MadePort {
 /// [`PortError`]; nothing is left behind.
 pub fn create(wanted: &Wanted<'_>, at: &Located) -> Result<MadePort, PortError> {
     let spec = wanted.spec;
-    inside(&at.netns, |netlink| check_free(netlink, spec, &at.place))?;
+    inside(&at.netns, |netlink| check_free(netlink, spec, wanted.addresses, &at.place))?;
 
     // From here on the interface goes with `tap`, wherever it has got to.
     let tap = Tap::create(TEMPORARY, wanted.offload)?;
     let mut here = Netlink::open().map_err(PortError::system("open a netlink socket"))?;
-    let refused = PortError::netlink("the daemon's namespace");
-    let name = tap.name().map_err(PortError::system("look at the TAP"))?;
-    let index = here.link(&name).map_err(&refused)?.ok_or(TapError::Missing(name))?.index;
-    here.set_txqueuelen(index, QUEUE).map_err(&refused)?;
-    here.set_mtu(index, u32::from(wanted.mtu)).map_err(&refused)?;
-    here.set_mac(index, wanted.mac).map_err(&refused)?;
+    let index = dress(&mut here, &tap, wanted)?;
     here.move_to(index, &at.netns, &spec.ifname).map_err(|error| match error.is(libc::EEXIST) {
         true => name_taken(spec, &at.place, None),
         false => PortError::netlink(&at.place)(error),
     })?;
-    inside(&at.netns, |netlink| configure(netlink, spec, &at.place))?;
+    inside(&at.netns, |netlink| configure(netlink, spec, wanted.addresses, &at.place))?;
 
     let record = PortRecord {
         spec: spec.clone(),
@@ -251,13 +261,46 @@ pub fn create(wanted: &Wanted<'_>, at: &Located) -> Result<MadePort, PortError> 
     Ok(MadePort { tap, record })
 }
 
-fn check_free(netlink: &mut Netlink, spec: &Port, place: &str) -> Result<(), PortError> {
+/// Makes a port in the daemon's namespace, under its interface's name: without addresses and not up.
+///
+/// # Errors
+/// [`PortError`]; nothing is left behind.
+pub fn create_loose(wanted: &Wanted<'_>) -> Result<MadePort, PortError> {
+    let spec = wanted.spec;
+    let here = Netns::current().map_err(PortError::Namespace)?;
+    let tap = Tap::create(&spec.ifname, wanted.offload)?;
+    let mut netlink = Netlink::open().map_err(PortError::system("open a netlink socket"))?;
+    dress(&mut netlink, &tap, wanted)?;
+    let record = PortRecord {
+        spec: spec.clone(),
+        vni: wanted.vni,
+        mac: wanted.mac,
+        origin: wanted.origin,
+        netns: here.id(),
+        via: Via::Host,
+        sequence: wanted.sequence,
+    };
+    Ok(MadePort { tap, record })
+}
+
+/// Gives a fresh TAP what it keeps wherever it goes; returns its index.
+fn dress(netlink: &mut Netlink, tap: &Tap, wanted: &Wanted<'_>) -> Result<u32, PortError> {
+    let refused = PortError::netlink("the daemon's namespace");
+    let name = tap.name().map_err(PortError::system("look at the TAP"))?;
+    let index = netlink.link(&name).map_err(&refused)?.ok_or(TapError::Missing(name))?.index;
+    netlink.set_txqueuelen(index, QUEUE).map_err(&refused)?;
+    netlink.set_mtu(index, u32::from(wanted.mtu)).map_err(&refused)?;
+    netlink.set_mac(index, wanted.mac).map_err(&refused)?;
+    Ok(index)
+}
+
+fn check_free(netlink: &mut Netlink, spec: &Port, addresses: &[PortAddress], place: &str) -> Result<(), PortError> {
     let refused = PortError::netlink(place);
     if let Some(link) = netlink.link(&spec.ifname).map_err(&refused)? {
         return Err(name_taken(spec, place, link.kind));
     }
     let present = netlink.all_addresses().map_err(&refused)?;
-    for address in spec.addresses.iter().map(|address| address.cidr) {
+    for address in addresses.iter().map(|address| address.cidr) {
         let Some(other) = present.iter().find(|other| other.cidr.address == address.address) else { continue };
         let owner = netlink.link_by_index(other.index).map_err(&refused)?;
         let ifname = owner.map_or_else(|| other.index.to_string(), |link| link.name);
@@ -271,23 +314,23 @@ fn name_taken(spec: &Port, place: &str, kind: Option<String>) -> PortError {
     PortError::NameTaken { ifname: spec.ifname.clone(), place: place.to_owned(), kind }
 }
 
-fn configure(netlink: &mut Netlink, spec: &Port, place: &str) -> Result<(), PortError> {
+fn configure(netlink: &mut Netlink, spec: &Port, addresses: &[PortAddress], place: &str) -> Result<(), PortError> {
     let refused = PortError::netlink(place);
     let found = netlink.link(&spec.ifname).map_err(&refused)?;
     let index = found.ok_or_else(|| TapError::Missing(spec.ifname.clone()))?.index;
-    if let Some(address) = spec.addresses.iter().find(|address| address.cidr.address.is_ipv6()) {
+    if let Some(address) = addresses.iter().find(|address| address.cidr.address.is_ipv6()) {
         enable_ipv6(&spec.ifname).map_err(|why| PortError::NoIpv6 {
             address: address.cidr,
             place: place.to_owned(),
             why,
         })?;
     }
-    for address in &spec.addresses {
+    for address in addresses {
         // Without duplicate address detection: weft announces the address itself, and it is of use at once.
         netlink.add_address(index, address.cidr, true).map_err(&refused)?;
     }
     netlink.set_up(index).map_err(&refused)?;
-    for gateway in spec.addresses.iter().filter_map(|address| address.gateway) {
+    for gateway in addresses.iter().filter_map(|address| address.gateway) {
         netlink.add_default_route(gateway, index).map_err(&refused)?;
     }
     Ok(())
@@ -324,12 +367,15 @@ pub fn adopt(record: &PortRecord, offload: TapOffload) -> Result<Adopted, PortEr
     let Some(path) = reach(record) else {
         return Ok(Adopted::Gone("its namespace is gone".to_owned()));
     };
-    let netns = match Netns::open(&path) {
+    match Netns::open(&path) {
         // An id found on the way may have died since.
-        Ok(netns) if netns.id() == record.netns => netns,
-        _ => return Ok(Adopted::Gone("its namespace is gone".to_owned())),
-    };
-    inside(&netns, |netlink| {
+        Ok(netns) if netns.id() == record.netns => adopt_in(&netns, record, offload),
+        _ => Ok(Adopted::Gone("its namespace is gone".to_owned())),
+    }
+}
+
+fn adopt_in(netns: &Netns, record: &PortRecord, offload: TapOffload) -> Result<Adopted, PortError> {
+    inside(netns, |netlink| {
         // By its MAC address, not its name: a container may have renamed it.
         let links = netlink.links().map_err(PortError::netlink("its namespace"))?;
         let ours = |link: &&super::netlink::Link| link.mac == Some(record.mac) && link.kind.as_deref() == Some("tun");
@@ -403,18 +449,21 @@ fn inside<T: Send>(
 }
 
 /// A path that leads to the record's namespace, if one still does that is not ours alone: the way it was reached
-/// before, else a process in it, else a mount of it. Our own files and throw-away threads appear in neither place.
+/// before, else a process in it, else a mount of it. Our own files and throw-away threads appear in neither place. A container's
+/// is its own as long as its first process runs: started again it is in another, though the one before may live on for others
+/// that were started in it.
 fn reach(record: &PortRecord) -> Option<PathBuf> {
     let before = match &record.via {
         Via::Host => Some("/proc/thread-self/ns/net".into()),
         Via::Path(path) => Some(path.clone()),
-        Via::Process { pid, started } if start_of(*pid) == Some(*started) => Some(namespace_of(*pid)),
+        Via::Process { pid, started, .. } if start_of(*pid) == Some(*started) => Some(namespace_of(*pid)),
         Via::Process { .. } => None,
     };
-    before
-        .filter(|path| leads_to(path, record.netns))
-        .or_else(|| a_process_in(record.netns))
-        .or_else(|| a_mount_of(record.netns))
+    let before = before.filter(|path| leads_to(path, record.netns));
+    if matches!(&record.via, Via::Process { engine: Some(_), .. }) {
+        return before;
+    }
+    before.or_else(|| a_process_in(record.netns).map(namespace_of)).or_else(|| a_mount_of(record.netns))
 }
 
 fn leads_to(path: &Path, netns: NetnsId) -> bool {
@@ -425,9 +474,13 @@ fn namespace_of(pid: i32) -> PathBuf {
     format!("/proc/{pid}/ns/net").into()
 }
 
-fn a_process_in(netns: NetnsId) -> Option<PathBuf> {
-    let processes = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    processes.map(namespace_of).find(|path| leads_to(path, netns))
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn a_process_in(netns: NetnsId) -> Option<i32> {
+    processes().find(|&pid| leads_to(&namespace_of(pid), netns))
 }
 
 fn a_mount_of(netns: NetnsId) -> Option<PathBuf> {
@@ -450,6 +503,8 @@ fn start_of(pid: i32) -> Option<u64> {
     let state = fields.next()?;
     if matches!(state, "Z" | "X" | "x") { None } else { fields.nth(18)?.parse().ok() }
 }
+
+pub mod loose;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
-//! What must survive a crash: the ports that were made, and where; where other members were reached; and what trust must
-//! remember.
+//! What must survive a crash: the ports that were made, and where; which address is whose; where other members were reached;
+//! what trust must remember; what is exposed and published; and the names that were added by hand.
 //!
 //! A record is on the disk before its TAP is made to outlive the daemon, and goes after the TAP has gone. So after a
 //! kill at any moment each surviving TAP has a record, and a record without a TAP is harmless: adoption finds nothing
@@ -8,12 +8,19 @@
 //! The records are JSON in a redb file (crash-safe by copy-on-write), one transaction each. A lock file beside it
 //! keeps a second daemon out. A file that is damaged, foreign, or of a later weft is refused whole.
 
+mod host;
+mod names;
+
 use super::api::LAST_BREATH;
 use super::netns::NetnsId;
 use super::wait::Patience;
 use crate::config::Port;
 use crate::control::contacts::Contact;
+use crate::control::exposures;
+use crate::control::names::AddedName;
 use crate::control::ports::Origin;
+use crate::docker::record::Record as DockerRecord;
+use crate::ipam::Lease;
 use crate::trust::record::Record;
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
@@ -23,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -37,8 +45,20 @@ const PORTS: Records = TableDefinition::new("ports");
 const CONTACTS: Records = TableDefinition::new("contacts");
 /// A record's slot → [`Record`].
 const TRUST: Records = TableDefinition::new("trust");
+/// A record's slot → [`DockerRecord`].
+const DOCKER: Records = TableDefinition::new("docker");
+/// `VNI/ADDRESS` → [`Lease`].
+const LEASES: Records = TableDefinition::new("leases");
 /// The tables we know, and what one record of each is; a table of any other name is another program's, or a later weft's.
-const TABLES: [(Records, &str); 3] = [(PORTS, "port"), (CONTACTS, "contact"), (TRUST, "trust")];
+const TABLES: [(Records, &str); 7] = [
+    (PORTS, "port"),
+    (CONTACTS, "contact"),
+    (TRUST, "trust"),
+    (DOCKER, "docker"),
+    (names::NAMES, "name"),
+    (host::HOST, "host"),
+    (LEASES, "lease"),
+];
 /// What redb may keep in memory: all records of a busy host are a few hundred kilobytes, read once.
 const CACHE: usize = 1 << 20;
 
@@ -76,6 +96,9 @@ pub enum Via {
         pid: i32,
         /// When it started, in clock ticks since boot (proc(5), `starttime`): tells it from a later one of this id.
         started: u64,
+        /// The engine that named it, where it is a container's.
+        #[serde(default)]
+        engine: Option<String>,
     },
 }
 
@@ -144,6 +167,10 @@ pub struct Store {
     ports: Vec<PortRecord>,
     contacts: Vec<Contact>,
     trust: Vec<Record>,
+    docker: Vec<DockerRecord>,
+    host: Vec<exposures::Record>,
+    names: Vec<AddedName>,
+    leases: Vec<Lease>,
     /// Held for as long as the store is.
     _lock: File,
 }
@@ -164,14 +191,14 @@ impl Store {
         let damaged = |why| StoreError::Damaged { path: path.clone(), why };
         // redb asserts parts of its structure instead of checking them; a broken file must not end in a panic.
         let read = catch_unwind(AssertUnwindSafe(|| read(&path)));
-        let Content { database, ports, contacts, trust } = match read {
+        let Content { database, ports, contacts, trust, docker, names, host, leases } = match read {
             Ok(Ok(read)) => read,
             Ok(Err(Unread::Damaged(why))) => return Err(damaged(why)),
             Ok(Err(Unread::Later(schema))) => return Err(StoreError::Later { path, schema }),
             Ok(Err(Unread::System(source))) => return Err(system("open", &path)(source)),
             Err(_) => return Err(damaged("its structure contradicts itself".to_owned())),
         };
-        Ok(Self { path, database, ports, contacts, trust, _lock: lock })
+        Ok(Self { path, database, ports, contacts, trust, docker, names, host, leases, _lock: lock })
     }
 
     /// All records, by port name.
@@ -222,6 +249,27 @@ impl Store {
         self.change(TRUST, |table| table.remove(slot).map(drop))
     }
 
+    /// What was kept of Docker when the store was opened.
+    pub fn take_docker(&mut self) -> Vec<DockerRecord> {
+        std::mem::take(&mut self.docker)
+    }
+
+    /// Saves a record of Docker, in place of the one in its slot. It is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::NotSaved`]: nothing changed.
+    pub fn put_docker(&self, record: &DockerRecord) -> Result<(), StoreError> {
+        self.insert(DOCKER, &record.slot(), record)
+    }
+
+    /// Forgets the record in a slot; one that does not exist is no error.
+    ///
+    /// # Errors
+    /// [`StoreError::NotSaved`]: nothing changed.
+    pub fn remove_docker(&self, slot: &str) -> Result<(), StoreError> {
+        self.change(DOCKER, |table| table.remove(slot).map(drop))
+    }
+
     /// The contacts that were kept when the store was opened.
     pub fn take_contacts(&mut self) -> Vec<Contact> {
         std::mem::take(&mut self.contacts)
@@ -243,9 +291,37 @@ impl Store {
         self.change(CONTACTS, |table| table.remove(key.to_string().as_str()).map(drop))
     }
 
-    fn insert<T: Serialize>(&self, table: Records, name: &str, record: &T) -> Result<(), StoreError> {
+    /// The leases that were kept when the store was opened.
+    pub fn take_leases(&mut self) -> Vec<Lease> {
+        std::mem::take(&mut self.leases)
+    }
+
+    /// Saves leases, in place of those of their addresses, and forgets others. All of it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::NotSaved`]: nothing changed.
+    pub fn change_leases(&self, keep: &[Lease], forget: &[(u32, IpAddr)]) -> Result<(), StoreError> {
+        let name = |vni: u32, address: IpAddr| format!("{vni}/{address}");
+        let kept = keep.iter().map(|lease| Ok((name(lease.vni, lease.address), self.json(LEASES, lease)?)));
+        let kept: Vec<_> = kept.collect::<Result<_, StoreError>>()?;
+        self.change(LEASES, |table| {
+            for (vni, address) in forget {
+                table.remove(name(*vni, *address).as_str())?;
+            }
+            for (name, json) in &kept {
+                table.insert(name.as_str(), json.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn json<T: Serialize>(&self, table: Records, record: &T) -> Result<Vec<u8>, StoreError> {
         let stored = json!({ "schema": SCHEMA, what(&table): record });
-        let json = serde_json::to_vec(&stored).map_err(|error| self.not_saved(&error))?;
+        serde_json::to_vec(&stored).map_err(|error| self.not_saved(&error))
+    }
+
+    fn insert<T: Serialize>(&self, table: Records, name: &str, record: &T) -> Result<(), StoreError> {
+        let json = self.json(table, record)?;
         self.change(table, |table| table.insert(name, json.as_slice()).map(drop))
     }
 
@@ -289,6 +365,10 @@ struct Content {
     ports: Vec<PortRecord>,
     contacts: Vec<Contact>,
     trust: Vec<Record>,
+    docker: Vec<DockerRecord>,
+    host: Vec<exposures::Record>,
+    names: Vec<AddedName>,
+    leases: Vec<Lease>,
 }
 
 fn read(path: &Path) -> Result<Content, Unread> {
@@ -306,7 +386,11 @@ fn read(path: &Path) -> Result<Content, Unread> {
     let ports = records(&transaction, PORTS)?;
     let contacts = records(&transaction, CONTACTS)?;
     let trust = records(&transaction, TRUST)?;
-    Ok(Content { database, ports, contacts, trust })
+    let names = records(&transaction, names::NAMES)?;
+    let host = records(&transaction, host::HOST)?;
+    let docker = records(&transaction, DOCKER)?;
+    let leases = records(&transaction, LEASES)?;
+    Ok(Content { database, ports, contacts, trust, docker, names, host, leases })
 }
 
 /// What one record of a table is; its key beside the schema.
@@ -388,155 +472,4 @@ fn system(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreEr
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::config::Target;
-    use crate::io::scratch::Scratch;
-    use crate::trust::record::Blob;
-
-    fn record(name: &str) -> PortRecord {
-        PortRecord {
-            spec: Port {
-                name: name.to_owned(),
-                network: "blue".to_owned(),
-                target: Target::Container("web".to_owned()),
-                ifname: "eth1".to_owned(),
-                mac: None,
-                addresses: vec!["10.32.0.5/16@10.32.0.1".parse().unwrap(), "fd00:32::5/64".parse().unwrap()],
-            },
-            vni: 7,
-            mac: Mac([2, 0, 0, 0, 0, 1]),
-            origin: Origin::Attach,
-            netns: NetnsId { dev: 4, ino: 4_026_532_000 },
-            via: Via::Process { pid: 42, started: 123_456 },
-            sequence: 3,
-        }
-    }
-
-    fn names(store: &Store) -> Vec<&str> {
-        store.ports().iter().map(|port| port.spec.name.as_str()).collect()
-    }
-
-    #[test]
-    fn what_was_put_is_there_after_reopening_and_what_was_removed_is_not() {
-        let dir = Scratch::new();
-        let path = dir.path().join("var/lib/weft");
-        let mut store = Store::open(&path).unwrap();
-        assert!(store.ports().is_empty());
-        let host = PortRecord { via: Via::Host, origin: Origin::File, ..record("b") };
-        let bound = PortRecord { via: Via::Path("/run/netns/x".into()), ..record("c") };
-        for port in [&bound, &host, &record("a")] {
-            store.put(port).unwrap();
-        }
-        store.put(&PortRecord { vni: 8, ..host.clone() }).unwrap();
-        store.remove("a").unwrap();
-        store.remove("nobody").unwrap();
-        assert_eq!(names(&store), ["b", "c"]);
-        drop(store);
-        let store = Store::open(&path).unwrap();
-        assert_eq!(store.ports(), [PortRecord { vni: 8, ..host }, bound]);
-    }
-
-    #[test]
-    fn what_trust_remembers_is_there_after_reopening_also_in_a_file_of_an_earlier_weft() {
-        let dir = Scratch::new();
-        // As an earlier weft left it: with a port, and without the table of trust.
-        Store::open(dir.path()).unwrap().put(&record("a")).unwrap();
-        let mut store = Store::open(dir.path()).unwrap();
-        assert!(store.take_trust().is_empty());
-        let (token, ledger) = (Record::Token("weft1:x".into()), Record::Ledger(Blob(vec![1, 2, 3])));
-        store.put_trust(&token).unwrap();
-        store.put_trust(&Record::Ledger(Blob(vec![9]))).unwrap();
-        store.put_trust(&ledger).unwrap();
-        drop(store);
-        let mut store = Store::open(dir.path()).unwrap();
-        assert_eq!((store.take_trust(), names(&store)), (vec![ledger.clone(), token], vec!["a"]));
-        store.forget_trust("token").unwrap();
-        store.forget_trust("nothing").unwrap();
-        drop(store);
-        assert_eq!(Store::open(dir.path()).unwrap().take_trust(), [ledger]);
-    }
-
-    #[test]
-    fn a_second_daemon_on_the_same_state_is_told_who_has_it() {
-        let dir = Scratch::new();
-        let store = Store::open(dir.path()).unwrap();
-        let error = Store::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
-        drop(store);
-        Store::open(dir.path()).unwrap();
-    }
-
-    #[test]
-    fn a_process_that_dies_without_a_word_loses_nothing_it_put() {
-        let dir = Scratch::new();
-        let mut store = Store::open(dir.path()).unwrap();
-        store.put(&record("a")).unwrap();
-        // What a kill leaves: the file as it is on the disk, never closed.
-        let after = Scratch::new();
-        fs::copy(dir.path().join("state.redb"), after.path().join("state.redb")).unwrap();
-        store.put(&record("b")).unwrap();
-        assert_eq!(names(&Store::open(after.path()).unwrap()), ["a"]);
-    }
-
-    #[test]
-    fn a_foreign_or_truncated_file_is_refused_by_name_and_left_alone() {
-        let dir = Scratch::new();
-        let path = dir.path().join("state.redb");
-        drop(Store::open(dir.path()).unwrap());
-        let whole = fs::read(&path).unwrap();
-        let half = whole[..whole.len() / 2].to_vec();
-        for wrong in [b"not a database, but long enough to be read as one".repeat(200), half, vec![0; 100], vec![]] {
-            fs::write(&path, &wrong).unwrap();
-            let error = Store::open(dir.path()).unwrap_err();
-            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-            assert!(error.to_string().contains(&format!("'mv {0} {0}.bad'", path.display())), "{error}");
-            assert_eq!(fs::read(&path).unwrap(), wrong);
-        }
-    }
-
-    #[test]
-    fn a_file_of_a_later_weft_or_another_program_is_refused() {
-        let dir = Scratch::new();
-        let store = Store::open(dir.path()).unwrap();
-        store
-            .change(PORTS, |table| table.insert("a", br#"{"schema":2,"whatever":[]}"#.as_slice()).map(drop))
-            .unwrap();
-        drop(store);
-        assert!(matches!(Store::open(dir.path()), Err(StoreError::Later { schema: 2, .. })));
-
-        let dir = Scratch::new();
-        let other: TableDefinition<'_, &str, &str> = TableDefinition::new("bookmarks");
-        let database = Database::create(dir.path().join("state.redb")).unwrap();
-        let transaction = database.begin_write().unwrap();
-        transaction.open_table(other).unwrap();
-        transaction.commit().unwrap();
-        drop(database);
-        let error = Store::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("bookmarks"), "{error}");
-    }
-
-    #[test]
-    fn no_flipped_byte_ends_in_a_panic_or_a_wrong_record() {
-        let dir = Scratch::new();
-        let mut store = Store::open(dir.path()).unwrap();
-        for number in 0..20 {
-            store.put(&record(&format!("port{number}"))).unwrap();
-        }
-        drop(store);
-        let whole = fs::read(dir.path().join("state.redb")).unwrap();
-        let used: Vec<usize> = (0..whole.len()).filter(|&at| whole[at] != 0).collect();
-        for at in used.iter().step_by(used.len() / 100 + 1) {
-            let broken = Scratch::new();
-            let mut bytes = whole.clone();
-            bytes[*at] ^= 0x55;
-            fs::write(broken.path().join("state.redb"), bytes).unwrap();
-            if let Ok(store) = Store::open(broken.path()) {
-                for port in store.ports() {
-                    assert_eq!(port, &record(&port.spec.name), "byte {at}");
-                }
-            }
-        }
-    }
-}
+mod tests;

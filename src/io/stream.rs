@@ -27,6 +27,7 @@ mod thread;
 pub(super) use queue::Refused;
 pub use queue::StreamQueue;
 
+use super::bell::Bell;
 use super::outbox::{Notice, Outbox};
 use super::worker::{STAGING_BYTES, spawn};
 use crate::switch::Switch;
@@ -36,7 +37,7 @@ use crate::wire::stream::PreambleKey;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mio::net::TcpListener;
 use mio::{Interest, Poll, Token, Waker};
-use queue::{Addressed, Bell};
+use queue::Addressed;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io::{self, ErrorKind};

@@ -68,7 +68,7 @@ mod tests {
         // Cut short before the ledger was saved: nothing has happened.
         assert_eq!(authority(&path, &[]).unwrap().key(), old.key());
         let succession = Succession::new(&old, next.key(), Duration::from_secs(1));
-        let ledger = Ledger::sign(&next, 1, vec![succession], Vec::new(), Vec::new()).unwrap();
+        let ledger = Ledger::sign(&next, 1, vec![succession], Vec::new(), Vec::new(), Vec::new()).unwrap();
         let record = Record::Ledger(Blob(ledger.bytes().to_vec()));
         assert_eq!(authority(&path, &[record]).unwrap().key(), next.key());
         assert_eq!(authority(&path, &[]).unwrap().key(), next.key(), "the old key is gone");

@@ -5,7 +5,6 @@
 //! what was not read to its end within the budget stays on the ready list; no TAP and no socket can starve another.
 
 use super::outbox::{Notice, Outbox, PortTable};
-use super::stream::StreamQueue;
 use super::udp::{ReceiveBatch, UdpSockets};
 use crate::switch::counters::Drop as DropReason;
 use crate::switch::ids::PortId;
@@ -15,7 +14,6 @@ use crate::wire::MAX_SUPER_FRAME;
 use crate::wire::vnet::{self, VnetHeader};
 use crate::wire::way;
 use arc_swap::ArcSwap;
-use crossbeam::channel::Sender;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::collections::{HashSet, VecDeque};
@@ -102,7 +100,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts worker `number`.
+    /// Starts worker `number`; `outbox` is to be its own.
     ///
     /// # Errors
     /// The kernel refused a poll or a thread.
@@ -111,8 +109,7 @@ impl Worker {
         switch: Arc<Switch>,
         sockets: Arc<UdpSockets>,
         table: Arc<ArcSwap<PortTable>>,
-        notices: Sender<Notice>,
-        streams: Option<StreamQueue>,
+        outbox: Outbox,
         merge: Merge,
     ) -> io::Result<WorkerHandle> {
         let poll = Poll::new()?;
@@ -124,7 +121,6 @@ impl Worker {
             }
         }
         let stop = Arc::new(AtomicBool::new(false));
-        let outbox = Outbox::new(switch.clone(), sockets.clone(), table.clone(), streams, notices);
         let worker = Self {
             switch,
             sockets,
@@ -276,9 +272,9 @@ mod tests {
         let before = Arc::downgrade(&ports);
         let table = Arc::new(ArcSwap::new(ports));
         let (notices, _) = crossbeam::channel::bounded(1);
-        let worker =
-            Worker::start(0, Arc::new(switch), Arc::new(sockets), table.clone(), notices, None, Merge::Nothing)
-                .unwrap();
+        let (switch, sockets) = (Arc::new(switch), Arc::new(sockets));
+        let outbox = Outbox::new(switch.clone(), sockets.clone(), table.clone(), None, notices);
+        let worker = Worker::start(0, switch, sockets, table.clone(), outbox, Merge::Nothing).unwrap();
         table.store(Arc::new(PortTable::default()));
         worker.wake();
         let deadline = Instant::now() + Duration::from_secs(10);

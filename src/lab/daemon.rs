@@ -101,9 +101,17 @@ pub(super) fn config(spec: &LabSpec, name: &str, files: &Files, peers: &[PeerEnt
             let _ = writeln!(text, "{key} = false");
         }
     }
+    // A Docker of the machine is not the lab's.
+    if !spec.extra_config.contains("[docker]") {
+        text.push_str("\n[docker]\nenabled = false\n");
+    }
     for network in &spec.networks {
         let (name, vni, mtu) = (&network.name, network.vni, network.mtu);
-        let _ = writeln!(text, "\n[[network]]\nname = \"{name}\"\nvni = {vni}\nmtu = {mtu}\nsubnets = {SUBNETS}");
+        let _ = writeln!(
+            text,
+            "\n[[network]]\nname = \"{name}\"\nvni = {vni}\nmtu = {mtu}\nsubnets = {SUBNETS}\n{}",
+            spec.network_config
+        );
     }
     for peer in peers {
         let (name, public_key) = (&peer.name, peer.public_key);

@@ -253,12 +253,10 @@ impl Lab {
         let addresses = [(IpAddr::V4(container.v4), 16), (IpAddr::V6(container.v6), 64)]
             .map(|(address, prefix)| PortAddress { cidr: Cidr { address, prefix }, gateway: None });
         let request = Request::Attach(Attach {
-            target: container.target(),
-            network: container.network.clone(),
             addresses: addresses.to_vec(),
-            mac: None,
             ifname: Some(CONTAINER_IFNAME.to_owned()),
             name: Some(format!("c{c}")),
+            ..Attach::new(container.target(), &container.network)
         });
         match host.control(&request)? {
             Response::Attached(_) => Ok(()),

@@ -85,6 +85,8 @@ pub struct Report {
 /// A lab to be measured: two hosts with two containers each.
 pub fn spec(name: impl Into<String>) -> LabSpec {
     let mut spec = LabSpec::new(name, 2, 2);
+    // One container speaks for all the stations that the FDBs are filled with.
+    spec.network_config = "guard = \"off\"".to_owned();
     spec.extra_config = "\n[fdb]\nmax_entries = 4194304\nmax_per_port = 4194304\n".to_owned();
     spec
 }
@@ -190,12 +192,9 @@ impl Scale<'_> {
             let container =
                 Container { name: name.clone(), netns, network: network.clone(), v4, v6, link_local: None };
             let attach = Attach {
-                target: container.target(),
-                network,
-                addresses: Vec::new(),
-                mac: None,
                 ifname: Some(CONTAINER_IFNAME.to_owned()),
                 name: Some(name),
+                ..Attach::new(container.target(), network)
             };
             self.crowd.push(container);
             self.ask("attach a container of the crowd", &Request::Attach(attach))?;

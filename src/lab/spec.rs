@@ -29,6 +29,9 @@ pub struct LabSpec {
     pub hosts: usize,
     /// Overlay networks. Each has containers of its own, numbered on: c1, c2, ….
     pub networks: Vec<NetworkSpec>,
+    /// Lines for `[[network]]` of each of them.
+    #[serde(default)]
+    pub network_config: String,
     /// What connects the hosts.
     pub underlay: Underlay,
     /// What each daemon's file says of the others.
@@ -96,6 +99,7 @@ impl LabSpec {
             base: super::registry::base(),
             hosts,
             networks: vec![network],
+            network_config: String::new(),
             underlay: Underlay::Bridge,
             discovery: Discovery::Full,
             ipv6_underlay: false,

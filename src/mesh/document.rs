@@ -153,8 +153,11 @@ impl Document {
     pub fn size(&self) -> usize {
         let facts: usize =
             self.facts.attachments.iter().map(|a| size_of_val(a) + a.name.len() + 17 * a.addresses.len()).sum();
-        let facts =
-            facts + 34 * self.facts.links.len() + 4 * self.facts.networks.len() + 32 * self.facts.endpoints.len();
+        let facts = facts
+            + 34 * self.facts.links.len()
+            + 80 * self.facts.names.len()
+            + 4 * self.facts.networks.len()
+            + 32 * self.facts.endpoints.len();
         let certificate = self.facts.certificate.as_ref().map_or(0, Vec::len);
         let pages: usize = self.pages.iter().map(|page| page.len() + 32).sum();
         pages + 2 * self.head.bytes.len() + facts + certificate + size_of::<Self>()
@@ -259,7 +262,7 @@ fn sweep<T>(shelf: &mut HashMap<Hash, Weak<T>>) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::mesh::facts::{Attachment, records};
+    use crate::mesh::facts::{Attachment, Name, Named, records};
     use crate::wire::ethernet::Mac;
     use crate::wire::key::Secret;
 
@@ -292,6 +295,11 @@ mod tests {
         assert_eq!(left_out, 0);
         let document = Document::sign(&signer(1), 5, 9, pages);
         assert_eq!(document.facts, Facts { incarnation: 5, ..with_attachments(1024) });
+        let mut all = with_attachments(1024);
+        all.names = (0..2048)
+            .map(|n| Name { vni: 7, name: format!("alias-{n}"), of: Named::Attachment(Mac([2; 6])) })
+            .collect();
+        assert_eq!((all.tidy(), paginate(&records(&all), 1).1), (None, 0), "every attachment with two names fits");
     }
 
     #[test]

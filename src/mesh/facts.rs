@@ -13,6 +13,9 @@
 //!  5 group        VNI (4), address
 //!  6 link         neighbour's key (32), round trip (1), loss (1): see [`Link`]
 //!  7 certificate  bytes of the authority
+//! 11 labels       see [`labels`]
+//!  8 name         see `name`
+//!  9 lease, 10 slice: see [`addresses`]
 //!  an address is its length in bytes (4 or 16) and those bytes
 //! ```
 //!
@@ -20,10 +23,18 @@
 //! the page that holds it; bytes behind a known record's last field are skipped. A record that is cut short, or is one more than
 //! its kind may have, is skipped and counted. It harms nobody but the one who said it.
 
+pub mod addresses;
+pub mod labels;
+mod name;
+
+pub use addresses::{LeaseFact, SliceFact};
+
 use crate::wire::Malformed;
 use crate::wire::bytes::{Reader, Writer};
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
+use labels::{LABELS, Labels};
+pub use name::{MAX_ADDED, MAX_NAME_BYTES, MAX_NAMES, MAX_SERVICES, Name, Named};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Bytes of a name. A container's host name has at most 63 (RFC 1123 §2.1).
@@ -142,6 +153,14 @@ pub struct Facts {
     pub links: Vec<Link>,
     /// What makes it a member where an authority decides.
     pub certificate: Option<Vec<u8>>,
+    /// What policies know attachments by, ascending.
+    pub labels: Vec<Labels>,
+    /// What its attachments are called, and what was added by hand; ascending.
+    pub names: Vec<Name>,
+    /// Addresses that are somebody's and that no attachment has, by network, ascending.
+    pub leases: Vec<LeaseFact>,
+    /// What it gives addresses from, by network, ascending.
+    pub slices: Vec<SliceFact>,
 }
 
 impl Default for Facts {
@@ -159,6 +178,10 @@ impl Default for Facts {
             groups: Vec::new(),
             links: Vec::new(),
             certificate: None,
+            labels: Vec::new(),
+            names: Vec::new(),
+            leases: Vec::new(),
+            slices: Vec::new(),
         }
     }
 }
@@ -194,6 +217,13 @@ impl Facts {
         self.groups.retain(|(vni, _)| is_vni(*vni));
         limit("multicast groups", ascending(&mut self.groups), truncated(&mut self.groups, MAX_GROUPS));
         limit("links", ascending(&mut self.links), truncated(&mut self.links, MAX_LINKS));
+        self.leases.retain(|lease| is_vni(lease.vni));
+        self.leases.iter_mut().for_each(LeaseFact::tidy);
+        ascending(&mut self.leases);
+        self.leases.dedup_by_key(|lease| (lease.vni, lease.address));
+        limit("leases", self.leases.len(), truncated(&mut self.leases, addresses::MAX_LEASES));
+        self.slices.retain(|fact| is_vni(fact.vni));
+        limit("slices", ascending(&mut self.slices), truncated(&mut self.slices, addresses::MAX_SLICES));
         for attachment in &mut self.attachments {
             ascending(&mut attachment.addresses);
             attachment.addresses.truncate(MAX_ADDRESSES);
@@ -206,6 +236,9 @@ impl Facts {
         ascending(&mut self.attachments);
         self.attachments.dedup_by_key(|attachment| (attachment.vni, attachment.mac));
         limit("attachments", self.attachments.len(), truncated(&mut self.attachments, MAX_ATTACHMENTS));
+        limit("labelled attachments", self.labels.len(), self.labels.len() - labels::tidy(&mut self.labels));
+        limit("attachments with labels", self.labels.len(), truncated(&mut self.labels, MAX_ATTACHMENTS));
+        limit("names", name::tidy(&mut self.names), self.names.len());
         if self.certificate.as_ref().is_some_and(|certificate| certificate.len() > MAX_CERTIFICATE) {
             self.certificate = None;
             left_out.push("a certificate longer than 1 KiB".to_owned());
@@ -231,6 +264,10 @@ impl Facts {
                 + facts.attachments.len()
                 + facts.groups.len()
                 + facts.links.len()
+                + facts.labels.len()
+                + facts.names.len()
+                + facts.leases.len()
+                + facts.slices.len()
         };
         let before = count(self);
         self.tidy();
@@ -282,6 +319,10 @@ impl Facts {
             }
             CERTIFICATE if value.0.len() <= MAX_CERTIFICATE => self.certificate = Some(value.0.to_vec()),
             CERTIFICATE => return Err(Malformed),
+            LABELS => self.labels.push(Labels::read(&mut value)?),
+            name::NAME => self.names.extend(Name::read(&mut value)?),
+            addresses::LEASE => self.leases.push(LeaseFact::read(&mut value)?),
+            addresses::SLICE => self.slices.push(SliceFact::read(&mut value)?),
             _ => {}
         }
         Ok(())
@@ -340,9 +381,20 @@ pub fn records(facts: &Facts) -> Vec<Record> {
         value.bytes(&link.neighbour.0).u8(link.round_trip).u8(link.loss);
         add(LINK, &link.neighbour.0, &value);
     }
+    for labels in &facts.labels {
+        let (name, value) = labels.write();
+        add(LABELS, &name, &value);
+    }
     if let Some(certificate) = &facts.certificate {
         add(CERTIFICATE, &[], &Writer(certificate.clone()));
     }
+    for (name, value) in facts.leases.iter().map(LeaseFact::written) {
+        add(addresses::LEASE, &name, &value);
+    }
+    for value in facts.slices.iter().map(SliceFact::written) {
+        add(addresses::SLICE, &value.0, &value);
+    }
+    records.extend(facts.names.iter().map(Name::record));
     records
 }
 
@@ -381,7 +433,7 @@ fn write_address(value: &mut Writer, address: IpAddr) {
 }
 
 /// Sorts and removes what is there twice; returns how many are left.
-fn ascending<T: Ord>(items: &mut Vec<T>) -> usize {
+pub fn ascending<T: Ord>(items: &mut Vec<T>) -> usize {
     items.sort();
     items.dedup();
     items.len()
@@ -394,91 +446,4 @@ fn truncated<T>(items: &mut Vec<T>, limit: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use proptest::prelude::*;
-
-    fn read(records: &[Record]) -> (Facts, usize) {
-        let mut facts = Facts::default();
-        let skipped: usize = records.iter().map(|record| facts.absorb(&record.bytes)).sum();
-        let excess = facts.settle();
-        (facts, skipped + excess)
-    }
-
-    fn full() -> Facts {
-        let addresses = vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
-        let mac = Mac([2, 0, 0, 0, 0, 1]);
-        let endpoint = |kind, address: &str| Endpoint { kind, address: address.parse().unwrap() };
-        Facts {
-            name: "alpha".to_owned(),
-            tunnel_address: Ipv4Addr::new(100, 64, 0, 1),
-            program: "weft 1.2".to_owned(),
-            capabilities: 5,
-            relay: Relay::Prefer,
-            endpoints: vec![
-                endpoint(EndpointKind::Observed, "192.0.2.1:51820"),
-                endpoint(EndpointKind::Configured, "[2001:db8::1]:51820"),
-            ],
-            networks: vec![7, 9],
-            attachments: vec![Attachment { vni: 7, mac, addresses, sequence: 3, name: "web".to_owned() }],
-            groups: vec![(7, "239.1.1.1".parse().unwrap())],
-            links: vec![Link { neighbour: PublicKey([9; 32]), round_trip: 4, loss: 1 }],
-            certificate: Some(vec![1, 2, 3]),
-            incarnation: 0,
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read_in_any_order() {
-        let mut records = records(&full());
-        assert_eq!(read(&records), (full(), 0));
-        records.reverse();
-        assert_eq!(read(&records), (full(), 0));
-        assert_eq!(records.iter().find(|record| record.name[0] == LINK).unwrap().bytes[..5], [6, 0, 34, 9, 9]);
-    }
-
-    #[test]
-    fn what_comes_from_the_future_is_skipped_and_what_is_broken_is_counted() {
-        let mut facts = Facts::default();
-        assert_eq!(facts.absorb(&[200, 0, 2, 1, 2, NETWORK, 0, 6, 0, 0, 0, 7, 99, 99]), 0);
-        assert_eq!(facts.networks, [7]);
-        for broken in [&[NETWORK, 0, 4, 0, 0, 0, 0][..], &[NETWORK, 0, 3, 0, 0, 1], &[NETWORK, 0], &[LINK, 0, 1, 0]] {
-            assert_eq!(facts.absorb(broken), 1, "{broken:?}");
-        }
-        assert_eq!(
-            facts.absorb(&[ENDPOINTS, 0, 8, 77, 4, 1, 2, 3, 4, 0, 9]),
-            0,
-            "a kind of endpoint from the future"
-        );
-        assert_eq!(facts.endpoints, []);
-    }
-
-    #[test]
-    fn too_much_is_cut_and_named() {
-        let mut facts = full();
-        facts.name = "x\u{1b}[2J".repeat(30);
-        facts.networks = (1..2000).collect();
-        facts.certificate = Some(vec![0; MAX_CERTIFICATE + 1]);
-        let said = facts.tidy().unwrap();
-        assert!(
-            said.contains("975 of 1999 networks") && said.contains("name") && said.contains("certificate"),
-            "{said}"
-        );
-        assert!(is_name(&facts.name));
-        assert_eq!(facts.tidy(), None);
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_pages_are_read_within_the_limits(page in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..9) {
-            let mut facts = Facts::default();
-            facts.absorb(&page);
-            let mut record = Writer::default();
-            record.u8(kind).prefixed(&page);
-            facts.absorb(&record.0);
-            facts.settle();
-            prop_assert_eq!(read(&records(&facts)).0, facts);
-        }
-    }
-}
+mod tests;

@@ -68,6 +68,24 @@ drops! {
     InvalidSource = "invalid_source",
     /// A frame's source address is pinned to another port or peer.
     SpoofedSource = "spoofed_source",
+    /// A frame's source address is not the one of its port, which may use no other.
+    ForeignMac = "foreign_mac",
+    /// An IP packet's source, or the sender that ARP or neighbour discovery tells, is not its port's.
+    SpoofedAddress = "spoofed_address",
+    /// A port that may not do so answered DHCP clients.
+    RogueDhcp = "rogue_dhcp",
+    /// A port that may not do so said that it is a router, or where a better one is.
+    RogueRouter = "rogue_router",
+    /// A frame under a guard or an allow-list could not be read to where it decides.
+    Unreadable = "unreadable",
+    /// Two ports of an isolated network, of which neither is promiscuous.
+    Isolated = "isolated",
+    /// Nothing in the network's allow-list lets the packet pass.
+    NotAllowed = "not_allowed",
+    /// A port sent more than its rate.
+    RateOut = "rate_out",
+    /// A port would have got more than its rate.
+    RateIn = "rate_in",
     /// A frame to 01-80-C2-00-00-00..0F, which a bridge must not forward.
     ReservedDestination = "reserved_destination",
     /// A frame's destination is behind the port it came from.
@@ -78,6 +96,14 @@ drops! {
     NoReceiver = "no_receiver",
     /// A multicast frame was for a group that nobody else in the network listens to.
     NoListener = "no_listener",
+    /// A frame pretended to come from its network's service address, where every member answers itself.
+    ServiceClaimed = "service_claimed",
+    /// A frame to its network's service address was nothing that is answered there, or came from a peer, which has it at home.
+    ServiceRefused = "service_refused",
+    /// More frames for service addresses came than could be answered at once.
+    ServiceQueueFull = "service_queue_full",
+    /// A packet was for outside its network, and there is no way out of it on this member.
+    NoEgress = "no_egress",
     /// The port's TAP refused the frame: its queue is full or its interface is down.
     PortBlocked = "port_blocked",
     /// The port vanished while the frame was on its way.

@@ -9,7 +9,7 @@ use super::ids::Place;
 use super::outbound::check_addresses;
 use super::staging::Staging;
 use super::topology::{Peer, Topology};
-use super::{Egress, Event, Switch};
+use super::{Egress, Event, Switch, service};
 use crate::switch::fdb::Source;
 use crate::tunnel::{Admission, Claim, Content, Gate, HANDSHAKE_ROOM, Opener, Refusal, tunnel_of};
 use crate::wire::MESH_PORT;
@@ -304,21 +304,39 @@ impl Switch {
         let frame = Frame::parse(staging.bytes(range.clone())).map_err(|_| Drop::MalformedInnerFrame)?;
         let (source, destination) = (frame.source(), frame.destination());
         check_addresses(source, destination)?;
+        let passage = match &network.policy {
+            Some(policy) => Some(self.arrive(now, policy, &frame)?),
+            None => None,
+        };
+        let passage = passage.as_ref();
+        service::check_peer(network, &frame)?;
         let observed = self.fdb.observe(self.seconds(now), vni, source, Place::Peer(peer.id), destination);
         if observed.source == Source::Pinned {
             return Err(Drop::SpoofedSource);
         }
         match observed.destination.filter(|_| !destination.is_group()) {
             Some(Place::Peer(_)) => return Err(Drop::SplitHorizon),
-            Some(Place::Port(id)) => staging.stage(id, range.clone(), partial, false),
+            Some(Place::Port(id)) => {
+                if let Some(passage) = passage {
+                    passage.to_port(id)?;
+                }
+                staging.stage(id, range.clone(), partial, false);
+            }
             None => {
                 let audience = self.audience(network, &frame);
-                let ports = || network.ports.iter().filter(|port| audience.has_port(port.id));
+                let reaches = |id| audience.has_port(id) && passage.is_none_or(|passage| passage.reaches(id));
+                let ports = || network.ports.iter().filter(|port| reaches(port.id));
                 let count = ports().take(2).count();
                 if count == 0 {
-                    return Err(audience.nobody());
+                    return Err(
+                        passage.map_or_else(|| audience.nobody(), |passage| passage.nobody(audience.nobody()))
+                    );
                 }
                 for port in ports() {
+                    if let Some(Err(reason)) = passage.map(|passage| passage.to_port(port.id)) {
+                        self.counters.drop(reason);
+                        continue;
+                    }
                     staging.stage(port.id, range.clone(), partial, count > 1);
                 }
             }

@@ -14,6 +14,9 @@
 //! *In* ([`inbound`]): a datagram finds its tunnel by index, is opened into the [`staging`] arena, and its frame goes to
 //! one port or to the network's ports, never to a peer (split horizon). Segments of one flow leave as a super-frame.
 //!
+//! What a frame may do in its network at all is asked where it enters and where it leaves ([`policy`]).
+//! *Here* ([`service`]): what a port sends to its network's service address is answered by this member itself.
+//!
 //! *Through* ([`relay`]): datagrams of members that have no way of their own travel inside the tunnels of others.
 //!
 //! # Locks
@@ -32,13 +35,16 @@ pub mod ids;
 pub mod inbound;
 pub mod neighbours;
 pub mod outbound;
+pub mod policy;
 pub mod relay;
+pub mod service;
 pub mod staging;
 pub mod topology;
 
 use crate::tunnel::{Gate, HANDSHAKE_ROOM, OVERHEAD, Timely};
 use crate::wire::fragment;
 use crate::wire::key::PublicKey;
+use crate::wire::vnet::VnetHeader;
 use crate::wire::vxlan::IPV4_LEN;
 use allowance::Allowance;
 use arc_swap::{ArcSwap, Guard};
@@ -51,7 +57,7 @@ use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use topology::{Peer, Topology};
+use topology::{Peer, Port, Topology};
 
 /// Bytes that must be free in front of a frame given to [`Switch::port_input`]: for the inner header.
 pub const HEADROOM: usize = crate::wire::INNER_OVERHEAD;
@@ -65,6 +71,10 @@ pub trait Egress {
     /// Lends `fill` at least `room` bytes for a datagram to `to`, an address of the underlay or a stream; `fill` returns how many it used, or `None` to give
     /// them back.
     fn transmit(&mut self, to: SocketAddr, room: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>);
+
+    /// Hands over a port's frame that is to be answered at its network's service address, or whose packet has nowhere to go,
+    /// which its sender may be told. May drop when too many come at once.
+    fn serve(&mut self, port: &Port, header: VnetHeader, frame: &[u8]);
 
     /// Tells the control plane. May drop when control does not keep up.
     fn notify(&mut self, event: Event<'_>);
@@ -106,6 +116,8 @@ pub struct Switch {
     pub gate: Gate,
     /// Strangers that control was told of.
     strangers: Allowance,
+    /// Senders that are told that their packets have nowhere to go.
+    complaints: Allowance,
     started: Instant,
 }
 
@@ -120,6 +132,7 @@ impl Switch {
             counters: Counters::default(),
             gate,
             strangers: Allowance::default(),
+            complaints: Allowance::default(),
             started: now,
         }
     }

@@ -13,7 +13,7 @@
 //! | for somebody else's address, a probe or a claim  | answered: the duplicate is noticed, and nobody else is misled by it |
 
 use crate::wire::ethernet::Mac;
-use crate::wire::neighbour::{Answer, question};
+use crate::wire::neighbour::{Answer, Question};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{PoisonError, RwLock};
@@ -43,9 +43,8 @@ impl Neighbours {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&(vni, address)).copied()
     }
 
-    /// The answer to a frame of a local port, if it is a question that need not go on.
-    pub fn answer(&self, vni: u32, frame: &[u8]) -> Option<Answer> {
-        let question = question(frame)?;
+    /// The answer to a question of a local port, if it need not go on.
+    pub fn answer(&self, vni: u32, question: &Question) -> Option<Answer> {
         let mac = self.lookup(vni, question.target)?;
         if mac == question.asker || mac == question.asked {
             return None;

@@ -8,12 +8,14 @@
 use super::counters::{Counters, Drop};
 use super::groups::Audience;
 use super::ids::{Place, PortId};
+use super::policy::Passage;
 use super::relay::Way;
 use super::topology::{Network, Peer, Port, Topology};
-use super::{Egress, HEADROOM, Switch};
+use super::{Egress, HEADROOM, Switch, service};
 use crate::switch::fdb::Source;
 use crate::tunnel::{OVERHEAD, Sealer};
 use crate::wire::ethernet::{Frame, Mac, TAG_LEN};
+use crate::wire::neighbour::{Answer, question};
 use crate::wire::segment::{MAX_HEADER, Plan};
 use crate::wire::vnet::{Gso, PartialChecksum, VnetHeader};
 use crate::wire::{INNER_OVERHEAD, checksum, ethernet, fragment, mss, vxlan};
@@ -81,38 +83,68 @@ impl Switch {
         let (source, destination) = (frame.source(), frame.destination());
         check_addresses(source, destination)?;
         let seconds = self.seconds(now);
+        if service::is_claim(network, &frame) {
+            return Err(self.refuse_claim(network, port, bytes, out));
+        }
+        let passage = match &network.policy {
+            Some(policy) => Some(self.enter(now, policy, port, &frame)?),
+            None => None,
+        };
+        let passage = passage.as_ref();
         let observed = self.fdb.observe(seconds, port.vni, source, Place::Port(port.id), destination);
         if observed.source == Source::Pinned {
             return Err(Drop::SpoofedSource);
         }
         let (address, vni, flow) = (topology.address, port.vni, flow(source, destination));
         let outgoing = Outgoing { at, len: bytes.len(), header, address, vni, flow };
-        if network.suppress
-            && let Some(answer) = self.neighbours.answer(port.vni, bytes)
-        {
+        if let Some(answer) = self.answer(network, bytes) {
             self.counters.suppressed_frames.add(1);
             tell(&self.counters, port, answer.bytes(), out);
             return Ok(());
         }
+        if let Some(passage) = passage {
+            passage.allowed()?;
+        }
+        if destination == Mac::service(network.vni) {
+            return self.serve(seconds, topology, network, port, header, &mut buffer[at..], out);
+        }
         match observed.destination.filter(|_| !destination.is_group()) {
             Some(Place::Port(id)) if id == port.id => Err(Drop::SamePort),
             Some(Place::Port(id)) => {
+                if let Some(passage) = passage {
+                    passage.to_port(id)?;
+                }
                 out.deliver(id, &[IoSlice::new(&header.to_bytes()), IoSlice::new(bytes)]);
                 Ok(())
             }
             Some(Place::Peer(id)) => {
+                if let Some(passage) = passage {
+                    passage.to_peer()?;
+                }
                 let peer = topology.peer(id).ok_or(Drop::NoReceiver)?;
                 self.send_to_peer(now, topology, peer, &outgoing, buffer, out)
             }
             None => {
                 let audience = self.audience(network, &frame);
                 let heard = destination.is_group() && self.snoop(seconds, network, port, &frame, out);
-                match self.flood(now, topology, network, port, &audience, &outgoing, buffer, out) {
+                match self.flood(now, topology, network, port, &audience, passage, &outgoing, buffer, out) {
                     Err(Drop::NoReceiver | Drop::NoListener) if heard => Ok(()),
                     result => result,
                 }
             }
         }
+    }
+
+    /// The answer to a frame, if it is a question that need not go on.
+    fn answer(&self, network: &Network, frame: &[u8]) -> Option<Answer> {
+        if !network.suppress && !network.service.is_any() {
+            return None;
+        }
+        let question = question(frame)?;
+        if network.service.has(question.target) {
+            return question.answer_of_router(Mac::service(network.vni));
+        }
+        network.suppress.then(|| self.neighbours.answer(network.vni, &question))?
     }
 
     #[expect(clippy::too_many_arguments, reason = "the frame and everything it meets")]
@@ -123,17 +155,23 @@ impl Switch {
         network: &Network,
         port: &Port,
         audience: &Audience,
+        passage: Option<&Passage<'_>>,
         outgoing: &Outgoing,
         buffer: &mut [u8],
         out: &mut impl Egress,
     ) -> Result<(), Drop> {
-        let ports = || network.ports.iter().filter(|other| other.id != port.id && audience.has_port(other.id));
+        let reaches = |id| audience.has_port(id) && passage.is_none_or(|passage| passage.reaches(id));
+        let ports = || network.ports.iter().filter(|other| other.id != port.id && reaches(other.id));
         let mut peers = network.peers.iter().filter(|peer| audience.has_peer(peer)).peekable();
         if peers.peek().is_none() && ports().next().is_none() {
-            return Err(audience.nobody());
+            return Err(passage.map_or_else(|| audience.nobody(), |passage| passage.nobody(audience.nobody())));
         }
         self.counters.flooded_frames.add(1);
         for other in ports() {
+            if let Some(Err(reason)) = passage.map(|passage| passage.to_port(other.id)) {
+                self.counters.drop(reason);
+                continue;
+            }
             let frame = IoSlice::new(&buffer[outgoing.at..]);
             out.deliver(other.id, &[IoSlice::new(&outgoing.header.to_bytes()), frame]);
         }
@@ -180,7 +218,7 @@ impl Switch {
         let (header, address) = (VnetHeader::default(), topology.address);
         let outgoing = Outgoing { at: HEADROOM, len: frame.len(), header, address, vni: port.vni, flow };
         if let Err(reason) =
-            self.flood(now, &topology, network, port, &Audience::Unmeshed, &outgoing, &mut buffer, out)
+            self.flood(now, &topology, network, port, &Audience::Unmeshed, None, &outgoing, &mut buffer, out)
             && reason != Drop::NoReceiver
         {
             self.counters.drop(reason);
@@ -324,7 +362,7 @@ impl<E: Egress> Sender<'_, E> {
 }
 
 /// Hands a frame that we made ourselves to a port.
-fn tell(counters: &Counters, port: &Port, frame: &[u8], out: &mut impl Egress) {
+pub(super) fn tell(counters: &Counters, port: &Port, frame: &[u8], out: &mut impl Egress) {
     counters.told_frames.add(1);
     out.deliver(port.id, &[IoSlice::new(&VnetHeader::default().to_bytes()), IoSlice::new(frame)]);
 }

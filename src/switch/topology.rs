@@ -5,6 +5,8 @@
 use super::allowance::Allowance;
 use super::counters::Flow;
 use super::ids::{IdMap, PeerId, PortId};
+use super::policy::Policy;
+use super::service::Service;
 use crate::tunnel::{Gate, Reception, Tunnel, TunnelSettings};
 use crate::wire::ethernet::Mac;
 use crate::wire::fragment::Reassembler;
@@ -229,6 +231,12 @@ pub struct Network {
     pub suppress: bool,
     /// Multicast goes only to who listens ([`super::groups`]).
     pub snooping: bool,
+    /// What frames may do; `None` is everything.
+    pub policy: Option<Arc<Policy>>,
+    /// Where this member answers for the network itself ([`super::service`]).
+    pub service: Service,
+    /// The port that leads out of the network: what is for elsewhere and sent to the service address goes there.
+    pub egress: Option<PortId>,
 }
 
 /// Everything a frame can meet.
@@ -246,6 +254,8 @@ pub struct Topology {
     /// it could not be known whether the other works.
     pub detours: IdMap<u32, PeerId>,
     networks: IdMap<u32, Network>,
+    /// The egress ports of the networks that have one.
+    exits: IdMap<u32, Arc<Port>>,
     peers: IdMap<PeerId, Arc<Peer>>,
     by_index: IdMap<u32, Arc<Peer>>,
     by_key: HashMap<PublicKey, Arc<Peer>>,
@@ -254,7 +264,12 @@ pub struct Topology {
 impl Topology {
     /// A snapshot of these networks and peers.
     pub fn new(address: Ipv4Addr, networks: Vec<Network>, peers: &[Arc<Peer>]) -> Self {
+        let exit = |network: &Network| {
+            let id = network.egress?;
+            Some((network.vni, network.ports.iter().find(|port| port.id == id)?.clone()))
+        };
         Self {
+            exits: networks.iter().filter_map(exit).collect(),
             address,
             alias: address,
             relays: false,
@@ -292,6 +307,11 @@ impl Topology {
     /// The network with this VNI.
     pub fn network(&self, vni: u32) -> Option<&Network> {
         self.networks.get(&vni)
+    }
+
+    /// The port that leads out of the network with this VNI.
+    pub fn exit(&self, vni: u32) -> Option<&Arc<Port>> {
+        self.exits.get(&vni)
     }
 
     /// The peer with this id.

@@ -144,7 +144,8 @@ pub fn from_text(text: &str) -> Result<Vec<u8>, Malformed> {
     STANDARD.decode(line.trim()).map_err(|_| Malformed)
 }
 
-fn written_slices(slices: &[Cidr]) -> Vec<u8> {
+/// Slices as they travel.
+pub(super) fn written_slices(slices: &[Cidr]) -> Vec<u8> {
     let mut written = Writer::default();
     for slice in slices {
         match slice.address {
@@ -155,7 +156,8 @@ fn written_slices(slices: &[Cidr]) -> Vec<u8> {
     written.0
 }
 
-fn parse_slices(value: &[u8]) -> Result<Vec<Cidr>, Malformed> {
+/// Reads them; at most [`MAX_SLICES`].
+pub(super) fn parse_slices(value: &[u8]) -> Result<Vec<Cidr>, Malformed> {
     let mut reader = Reader(value);
     let mut slices = Vec::new();
     while !reader.is_empty() {

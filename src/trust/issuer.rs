@@ -96,6 +96,9 @@ pub enum Refusal {
     /// Revoked before.
     #[error("'{0}' is revoked already, and has no invitation")]
     RevokedAlready(String),
+    /// Nothing to reclaim.
+    #[error("'{0}' has no slice that could be reclaimed")]
+    NoSlices(String),
     /// Nobody to revoke.
     #[error("no certificate was issued to '{0}' by this host: give the member's public key instead of its name")]
     Nobody(String),
@@ -108,6 +111,8 @@ pub struct Granted {
     pub certificate: Vec<u8>,
     /// To be saved first.
     pub records: Vec<Record>,
+    /// Why it has not all the slices that were wanted.
+    pub remark: Option<String>,
 }
 
 /// What was revoked.
@@ -129,13 +134,23 @@ pub struct Issuer {
     issued: BTreeMap<PublicKey, Issued>,
     /// Wrong attempts that a key brought, and when the last was.
     wrong: BTreeMap<PublicKey, (u32, Duration)>,
+    /// What to give slices of; `None` where another member does.
+    plan: Option<Vec<Cidr>>,
+    /// Slices that members say they have.
+    said: Vec<(PublicKey, Cidr)>,
 }
 
 impl Issuer {
     /// An issuer that remembers these records.
     pub fn new(authority: Authority, records: impl IntoIterator<Item = Record>) -> Self {
-        let mut issuer =
-            Self { authority, invites: BTreeMap::new(), issued: BTreeMap::new(), wrong: BTreeMap::new() };
+        let mut issuer = Self {
+            authority,
+            invites: BTreeMap::new(),
+            issued: BTreeMap::new(),
+            wrong: BTreeMap::new(),
+            plan: None,
+            said: Vec::new(),
+        };
         for record in records {
             match record {
                 Record::Invite(invite) => drop(issuer.invites.insert(invite.id, invite)),
@@ -225,14 +240,15 @@ impl Issuer {
             }
             // Perhaps it was asked again because the records could not be saved.
             let records = vec![Record::Invite(invite), Record::Issued(issued.clone())];
-            return Ok(Granted { certificate: issued.certificate.0.clone(), records });
+            return Ok(Granted { certificate: issued.certificate.0.clone(), records, remark: None });
         }
         let expires = Duration::from_secs(invite.expires);
         if unix > expires {
             return Err(Refusal::Expired(name, expires));
         }
         self.check_name(unix, &name, Some(&key))?;
-        let mut granted = self.certify(unix, policy, &name, key, join.tunnel_address, invite.slices.clone())?;
+        let slices = self.first_slices(unix, policy, &key, invite.slices.clone());
+        let mut granted = self.certify(unix, policy, &name, key, join.tunnel_address, slices)?;
         let used = Invite { used_by: Some(key), ..invite };
         self.invites.insert(used.id, used.clone());
         granted.records.insert(0, Record::Invite(used));
@@ -267,7 +283,8 @@ impl Issuer {
         self.issue(unix, policy, &certificate)
     }
 
-    /// Renews the certificate that the holder of `key` shows.
+    /// Renews the certificate that the holder of `key` shows, with a further slice of each subnet that it `wants` one of. It gets
+    /// the one it has when that is good for long and no slice can be given.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -276,28 +293,36 @@ impl Issuer {
         unix: Duration,
         policy: &Policy,
         key: PublicKey,
-        shown: &[u8],
+        bytes: &[u8],
+        wants: &[Cidr],
     ) -> Result<Granted, Refusal> {
-        let shown = policy.certificate(unix, &key, shown)?;
+        let shown = policy.certificate(unix, &key, bytes)?;
         self.check_name(unix, &shown.name, Some(&key))?;
         // A lost answer is given again.
         if let Some(issued) = self.issued.get(&key)
             && !issued.revoked
-            && issued.serial > shown.serial
             && let Ok(last) = policy.certificate(unix, &key, &issued.certificate.0)
+            && last.serial > shown.serial
+            && !policy.ledger().is_some_and(|ledger| ledger.reclaims(&key, last.serial))
             && !last.wants_renewal(unix, Some(&self.key()))
         {
             let records = vec![Record::Issued(issued.clone())];
-            return Ok(Granted { certificate: issued.certificate.0.clone(), records });
+            return Ok(Granted { certificate: issued.certificate.0.clone(), records, remark: None });
+        }
+        let had = self.slices_of(policy, &key, &shown);
+        let (slices, remark) = self.with_more(unix, policy, &key, had, wants);
+        if !wants.is_empty() && slices == shown.slices && !shown.wants_renewal(unix, Some(&self.key())) {
+            return Ok(Granted { certificate: bytes.to_vec(), records: Vec::new(), remark });
         }
         let next = Certificate {
+            slices,
             by: self.key(),
             serial: self.next_serial(unix).max(shown.serial.saturating_add(1)),
             not_before: unix.saturating_sub(super::policy::CLOCK_TOLERANCE),
             expires: unix.saturating_add(LIFETIME),
             ..shown
         };
-        self.issue(unix, policy, &next)
+        self.issue(unix, policy, &next).map(|granted| Granted { remark, ..granted })
     }
 
     /// Takes back what was issued to `whom`, a name or a public key, and withdraws the invitations for that name.
@@ -323,7 +348,7 @@ impl Issuer {
         let (serial, until) = (self.next_serial(unix), unix.saturating_add(LIFETIME));
         let revoke = |&key: &PublicKey| Revocation { key, serial, until };
         let revoked: Vec<_> = keys.iter().map(revoke).collect();
-        let ledger = (!keys.is_empty()).then(|| self.next_ledger(unix, policy, &revoked)).transpose()?;
+        let ledger = (!keys.is_empty()).then(|| self.next_ledger(unix, policy, &revoked, &[])).transpose()?;
         let mut records = Vec::new();
         for Revocation { key, serial, .. } in revoked {
             if let Some(issued) = self.issued.get_mut(&key) {
@@ -353,7 +378,7 @@ impl Issuer {
         let too_many = successions.len().saturating_sub(MAX_SUCCESSIONS);
         successions.drain(..too_many);
         let old = std::mem::replace(&mut self.authority, next);
-        let ledger = self.signed_ledger(unix, policy, &[], successions);
+        let ledger = self.signed_ledger(unix, policy, &[], &[], successions);
         if ledger.is_err() {
             self.authority = old;
         }
@@ -363,46 +388,61 @@ impl Issuer {
     /// The ledger that is missing when the one in force, which another issuer made, lacks what this one has revoked.
     pub fn missing(&self, unix: Duration, policy: &Policy) -> Option<Ledger> {
         let ledger = policy.ledger()?;
-        let lives = |issued: &&Issued| issued.revoked && Duration::from_secs(issued.expires) > unix;
-        let lost = self.issued.values().filter(lives).any(|issued| !ledger.revokes(&issued.key, issued.serial));
-        lost.then(|| self.next_ledger(unix, policy, &[]).ok()).flatten()
+        let lives = |until: u64| Duration::from_secs(until) > unix;
+        let is_lost = |issued: &Issued| {
+            let reclaimed = issued.reclaimed.filter(|(_, until)| lives(*until));
+            issued.revoked && lives(issued.expires) && !ledger.revokes(&issued.key, issued.serial)
+                || reclaimed.is_some_and(|(serial, _)| !ledger.reclaims(&issued.key, serial))
+        };
+        self.issued.values().any(is_lost).then(|| self.next_ledger(unix, policy, &[], &[]).ok()).flatten()
     }
 
-    fn next_ledger(&self, unix: Duration, policy: &Policy, more: &[Revocation]) -> Result<Ledger, Refusal> {
+    fn next_ledger(
+        &self,
+        unix: Duration,
+        policy: &Policy,
+        revoked: &[Revocation],
+        reclaimed: &[Revocation],
+    ) -> Result<Ledger, Refusal> {
         self.check_leading(policy)?;
         let successions = policy.ledger().map_or_else(Vec::new, |ledger| ledger.successions.clone());
-        self.signed_ledger(unix, policy, more, successions)
+        self.signed_ledger(unix, policy, revoked, reclaimed, successions)
     }
 
     fn signed_ledger(
         &self,
         unix: Duration,
         policy: &Policy,
-        more: &[Revocation],
+        revoked: &[Revocation],
+        reclaimed: &[Revocation],
         successions: Vec<Succession>,
     ) -> Result<Ledger, Refusal> {
         let before = policy.ledger();
-        let mut revoked: BTreeMap<PublicKey, Revocation> = BTreeMap::new();
-        let mine = self.issued.values().filter(|issued| issued.revoked).map(|issued| Revocation {
+        let of = |issued: &Issued, serial: u64, until: u64| Revocation {
             key: issued.key,
-            serial: issued.serial,
-            until: Duration::from_secs(issued.expires),
-        });
-        let all =
-            before.iter().flat_map(|ledger| ledger.revoked.iter().copied()).chain(mine).chain(more.iter().copied());
-        for revocation in all {
-            let known = revoked.entry(revocation.key).or_insert(revocation);
-            known.serial = known.serial.max(revocation.serial);
-            known.until = known.until.max(revocation.until);
+            serial,
+            until: Duration::from_secs(until),
+        };
+        let mine = self.issued.values().filter(|issued| issued.revoked);
+        let mine = mine.map(|issued| of(issued, issued.serial, issued.expires));
+        let known = before.iter().flat_map(|ledger| &ledger.revoked).copied();
+        let mut revoked = merged(known.chain(mine).chain(revoked.iter().copied()));
+        let mine = self.issued.values();
+        let mine = mine.filter_map(|issued| issued.reclaimed.map(|(serial, until)| of(issued, serial, until)));
+        let known = before.iter().flat_map(|ledger| &ledger.reclaimed).copied();
+        let mut reclaimed = merged(known.chain(mine).chain(reclaimed.iter().copied()));
+        for list in [&mut revoked, &mut reclaimed] {
+            list.retain(|revocation| revocation.until.saturating_add(GRACE) > unix);
         }
-        revoked.retain(|_, revocation| revocation.until.saturating_add(GRACE) > unix);
-        if revoked.len() > MAX_REVOKED {
-            revoked.retain(|_, revocation| revocation.until > unix);
+        if revoked.len() + reclaimed.len() > MAX_REVOKED {
+            for list in [&mut revoked, &mut reclaimed] {
+                list.retain(|revocation| revocation.until > unix);
+            }
         }
         // Versions grow also after the issuer's state was restored from a backup.
         let version = before.map_or(0, |ledger| ledger.version.saturating_add(1)).max(millis(unix));
         let unknown = before.map_or_else(Vec::new, |ledger| ledger.unknown().to_vec());
-        let ledger = Ledger::sign(&self.authority, version, successions, revoked.into_values().collect(), unknown);
+        let ledger = Ledger::sign(&self.authority, version, successions, revoked, reclaimed, unknown);
         ledger.ok_or(Refusal::Full(MAX_REVOKED, "revocations in force; 'weft authority rotate' clears them"))
     }
 
@@ -429,10 +469,11 @@ impl Issuer {
             serial: certificate.serial,
             expires: certificate.expires.as_secs(),
             revoked: false,
+            reclaimed: self.issued.get(&certificate.key).and_then(|before| before.reclaimed),
             certificate: Blob(bytes.clone()),
         };
         self.issued.insert(issued.key, issued.clone());
-        Ok(Granted { certificate: bytes, records: vec![Record::Issued(issued)] })
+        Ok(Granted { certificate: bytes, records: vec![Record::Issued(issued)], remark: None })
     }
 
     /// Larger than every serial before, also after the issuer's state was restored from a backup.
@@ -489,6 +530,17 @@ impl Issuer {
     }
 }
 
+/// One for each key: of several the furthest.
+fn merged(revocations: impl Iterator<Item = Revocation>) -> Vec<Revocation> {
+    let mut by_key: BTreeMap<PublicKey, Revocation> = BTreeMap::new();
+    for revocation in revocations {
+        let known = by_key.entry(revocation.key).or_insert(revocation);
+        known.serial = known.serial.max(revocation.serial);
+        known.until = known.until.max(revocation.until);
+    }
+    by_key.into_values().collect()
+}
+
 fn is_live(issued: &Issued, unix: Duration) -> bool {
     !issued.revoked && Duration::from_secs(issued.expires) > unix
 }
@@ -496,6 +548,9 @@ fn is_live(issued: &Issued, unix: Duration) -> bool {
 fn millis(unix: Duration) -> u64 {
     u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[path = "issuer/slices.rs"]
+mod slices;
 
 #[cfg(test)]
 #[path = "issuer/tests.rs"]

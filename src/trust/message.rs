@@ -6,8 +6,8 @@
 //!  32 Join      1 invitation (8), 2 proof (32), 3 tunnel address (4)
 //!  33 Joined    4 certificate, 5 ledger (may be absent), 6 introducers (repeats)
 //!  34 Refused   7 reason
-//!  35 Renew     4 certificate
-//!  36 Renewed   4 certificate
+//!  35 Renew     4 certificate, 10 subnets in which a further slice is wanted (may be absent)
+//!  36 Renewed   4 certificate, 7 why what was wanted is not in it (may be absent)
 //!  37 Forward   8 key (32), 9 a message 32 or 35 of whoever has that key, for the issuer
 //!  38 Answer    8 key (32), 9 a message 33, 34 or 36 for whoever has that key
 //!  39 Show      4 certificate, 5 ledger (may be absent): what is shown to be let in, and by what it counts
@@ -16,11 +16,12 @@
 //! A session has proved who sends them. Only a [`Message::Forward`] speaks for another, and what it carries proves itself.
 
 use super::authority::{exactly, field, once};
-use super::certificate::MAX_CERTIFICATE;
+use super::certificate::{MAX_CERTIFICATE, parse_slices, written_slices};
 use super::ledger::MAX_LEDGER;
 use super::token::{Introducer, InviteId, MAX_INTRODUCERS, PROOF_LEN, parse_introducer, written_introducer};
 use crate::wire::Malformed;
 use crate::wire::bytes::{Reader, Writer};
+use crate::wire::cidr::Cidr;
 use crate::wire::key::PublicKey;
 use std::net::Ipv4Addr;
 
@@ -51,6 +52,7 @@ const INTRODUCER: u8 = 6;
 const REASON: u8 = 7;
 const KEY: u8 = 8;
 const INNER: u8 = 9;
+const WANTS: u8 = 10;
 
 /// A wish to become a member by an invitation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,10 +85,10 @@ pub enum Message {
     Joined(Joined),
     /// What was asked for is refused, and why.
     Refused(String),
-    /// A member wants its certificate renewed.
-    Renew(Vec<u8>),
-    /// The renewed certificate.
-    Renewed(Vec<u8>),
+    /// A member wants its certificate renewed, with a further slice of each of these subnets.
+    Renew(Vec<u8>, Vec<Cidr>),
+    /// The renewed certificate, and why it has not all that was wanted.
+    Renewed(Vec<u8>, Option<String>),
     /// What somebody wants of the issuer.
     Forward(PublicKey, Vec<u8>),
     /// What the issuer answers somebody.
@@ -124,8 +126,8 @@ impl Message {
                 introducers: fields.introducers,
             }),
             REFUSED => Self::Refused(fields.reason.ok_or(Malformed)?),
-            RENEW => Self::Renew(fields.certificate.ok_or(Malformed)?),
-            RENEWED => Self::Renewed(fields.certificate.ok_or(Malformed)?),
+            RENEW => Self::Renew(fields.certificate.ok_or(Malformed)?, fields.wants),
+            RENEWED => Self::Renewed(fields.certificate.ok_or(Malformed)?, fields.reason),
             FORWARD => Self::Forward(fields.key.ok_or(Malformed)?, fields.inner.ok_or(Malformed)?),
             ANSWER => Self::Answer(fields.key.ok_or(Malformed)?, fields.inner.ok_or(Malformed)?),
             SHOW => Self::Show(fields.certificate.ok_or(Malformed)?, fields.ledger),
@@ -143,8 +145,8 @@ impl Message {
             Self::Join(_) => JOIN,
             Self::Joined(_) => JOINED,
             Self::Refused(_) => REFUSED,
-            Self::Renew(_) => RENEW,
-            Self::Renewed(_) => RENEWED,
+            Self::Renew(..) => RENEW,
+            Self::Renewed(..) => RENEWED,
             Self::Forward(..) => FORWARD,
             Self::Answer(..) => ANSWER,
             Self::Show(..) => SHOW,
@@ -163,7 +165,16 @@ impl Message {
                 }
             }
             Self::Refused(reason) => field(&mut to, REASON, shortened(reason).as_bytes()),
-            Self::Renew(certificate) | Self::Renewed(certificate) => field(&mut to, CERTIFICATE, certificate),
+            Self::Renew(certificate, wants) => {
+                field(&mut to, CERTIFICATE, certificate);
+                if !wants.is_empty() {
+                    field(&mut to, WANTS, &written_slices(wants));
+                }
+            }
+            Self::Renewed(certificate, reason) => {
+                field(&mut to, CERTIFICATE, certificate);
+                reason.iter().for_each(|reason| field(&mut to, REASON, shortened(reason).as_bytes()));
+            }
             Self::Show(certificate, ledger) => {
                 field(&mut to, CERTIFICATE, certificate);
                 ledger.iter().for_each(|ledger| field(&mut to, LEDGER, ledger));
@@ -192,6 +203,7 @@ struct Fields {
     reason: Option<String>,
     key: Option<PublicKey>,
     inner: Option<Vec<u8>>,
+    wants: Vec<Cidr>,
 }
 
 impl Fields {
@@ -213,6 +225,8 @@ impl Fields {
                 INTRODUCER => fields.introducers.push(parse_introducer(value)?),
                 REASON => once(&mut fields.reason, reason(value)?)?,
                 KEY => once(&mut fields.key, PublicKey(exactly(value)?))?,
+                WANTS if fields.wants.is_empty() => fields.wants = parse_slices(value)?,
+                WANTS => return Err(Malformed),
                 INNER => once(&mut fields.inner, value.to_vec())?,
                 _ => {}
             }
@@ -255,8 +269,10 @@ mod tests {
             Message::Answer(key, Message::Joined(joined.clone()).bytes()),
             Message::Joined(joined),
             Message::Refused("no".into()),
-            Message::Renew(certificate.clone()),
-            Message::Renewed(certificate.clone()),
+            Message::Renew(certificate.clone(), Vec::new()),
+            Message::Renew(certificate.clone(), vec!["10.0.0.0/8".parse().unwrap(), "fd00::/64".parse().unwrap()]),
+            Message::Renewed(certificate.clone(), None),
+            Message::Renewed(certificate.clone(), Some("none is left".into())),
             Message::Show(certificate.clone(), Some(vec![4; MAX_LEDGER])),
         ] {
             let bytes = message.bytes();

@@ -227,12 +227,13 @@ impl Policy {
         })
     }
 
-    /// The certificate in these bytes, if it is one of `key` and counts at this time, whatever `allow` and `deny` say.
+    /// The certificate in these bytes, if it is one of `key` and counts at this time, whatever `allow` and `deny` say; with no slices
+    /// where they were reclaimed.
     ///
     /// # Errors
     /// Why it does not count.
     pub fn certificate(&self, unix: Duration, key: &PublicKey, bytes: &[u8]) -> Result<Certificate, Stranger> {
-        let certificate = Certificate::open(bytes, |by| self.believes(by))?;
+        let mut certificate = Certificate::open(bytes, |by| self.believes(by))?;
         let name = certificate.name.clone();
         if certificate.key != *key {
             return Err(Stranger::Borrowed { name });
@@ -240,6 +241,9 @@ impl Policy {
         if let Some(ledger) = &self.ledger {
             if ledger.revokes(key, certificate.serial) {
                 return Err(Stranger::Revoked { name });
+            }
+            if ledger.reclaims(key, certificate.serial) {
+                certificate.slices.clear();
             }
             if let Some(ended) = ledger.end_of(&certificate.by)
                 && unix > ended.saturating_add(CLOCK_TOLERANCE)

@@ -60,6 +60,9 @@ pub struct Issued {
     pub expires: u64,
     /// Whether it was taken back.
     pub revoked: bool,
+    /// The last serial whose slices were reclaimed, and when the last certificate before it ends.
+    #[serde(default)]
+    pub reclaimed: Option<(u64, u64)>,
     /// The certificate.
     pub certificate: Blob,
 }

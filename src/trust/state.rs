@@ -24,10 +24,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// How long to wait for an answer to a renewal before another is asked.
-const RENEW_PAUSE: Duration = Duration::from_secs(30);
-/// After a rotation all members renew: spread over these seconds, by their keys.
-const RENEW_SPREAD: u64 = 20;
 /// But not before the ledger that tells of the rotation has reached everybody: without it a certificate by the next
 /// authority counts for nothing.
 const LEDGER_FIRST: Duration = Duration::from_secs(10);
@@ -149,6 +145,7 @@ pub struct TrustState {
     /// Members that whoever joins here is told of.
     known: Vec<Introducer>,
     next_renewal: Option<Duration>,
+    wishes: renewal::Wishes,
     /// Until when, since 1970, this issuer goes on with its certificate by the authority before.
     rotated_until: Duration,
     renewals: usize,
@@ -178,6 +175,7 @@ impl TrustState {
             issuers: Vec::new(),
             known: Vec::new(),
             next_renewal: None,
+            wishes: renewal::Wishes::default(),
             rotated_until: Duration::ZERO,
             renewals: 0,
             forwards: (0, 0),
@@ -310,14 +308,14 @@ impl TrustState {
             return;
         };
         match message {
-            Message::Join(_) | Message::Renew(_) if self.issuer.is_some() => {
+            Message::Join(_) | Message::Renew(..) if self.issuer.is_some() => {
                 if let Some(answer) = self.grant(now, unix, from, from, message) {
                     self.send(from, &answer);
                 }
             }
-            Message::Join(_) | Message::Renew(_) => self.carry(now, from, payload),
+            Message::Join(_) | Message::Renew(..) => self.carry(now, from, payload),
             Message::Forward(asker, inner) if is_member && self.issuer.is_some() => {
-                let Ok(message @ (Message::Join(_) | Message::Renew(_))) = Message::parse(&inner) else {
+                let Ok(message @ (Message::Join(_) | Message::Renew(..))) = Message::parse(&inner) else {
                     self.counters.malformed += 1;
                     return;
                 };
@@ -326,17 +324,17 @@ impl TrustState {
                 }
             }
             Message::Answer(asker, inner) if is_member => match Message::parse(&inner) {
-                Ok(Message::Joined(_) | Message::Refused(_) | Message::Renewed(_)) if self.may_carry(now) => {
+                Ok(Message::Joined(_) | Message::Refused(_) | Message::Renewed(..)) if self.may_carry(now) => {
                     self.counters.forwarded += 1;
                     self.outputs.push_back(Output::Send { to: asker, payload: inner });
                 }
-                Ok(Message::Joined(_) | Message::Refused(_) | Message::Renewed(_)) => {
+                Ok(Message::Joined(_) | Message::Refused(_) | Message::Renewed(..)) => {
                     self.counters.not_forwarded += 1;
                 }
                 _ => self.counters.malformed += 1,
             },
             Message::Joined(_) | Message::Refused(_) if self.joiner.is_some() => self.joined(unix, &from, message),
-            Message::Renewed(certificate) => self.renewed(unix, certificate),
+            Message::Renewed(certificate, remark) => self.renewed(unix, certificate, remark.filter(|_| is_member)),
             Message::Show(certificate, ledger) => {
                 if let Some(ledger) = ledger {
                     self.ledger_input(unix, &ledger);
@@ -381,56 +379,6 @@ impl TrustState {
         }
     }
 
-    /// The certificate of this member, if it counts.
-    fn own_certificate(&self, unix: Duration) -> Option<Certificate> {
-        self.policy.certificate(unix, &self.key, self.own.as_ref()?).ok()
-    }
-
-    fn certify_itself(&mut self, unix: Duration) {
-        let own = self.own_certificate(unix);
-        let (Some(issuer), policy) = (&mut self.issuer, &self.policy) else { return };
-        let leading = issuer.key();
-        let is_current = |own: &Certificate| {
-            !own.wants_renewal(unix, Some(&leading))
-                && own.tunnel_address == self.tunnel_address
-                && own.name == self.name
-        };
-        let is_enough = |own: &Certificate| {
-            is_current(own) || unix < self.rotated_until && self.rotated_until.saturating_sub(unix) <= LEDGER_FIRST
-        };
-        if own.as_ref().is_some_and(is_enough) {
-            return;
-        }
-        let slices = own.map_or_else(Vec::new, |own| own.slices);
-        match issuer.certify(unix, policy, &self.name, self.key, self.tunnel_address, slices) {
-            Ok(granted) => {
-                self.issuer_trouble = None;
-                self.save(granted.records);
-                self.take_certificate(granted.certificate);
-            }
-            Err(error) => self.issuer_trouble = Some(format!("this member cannot certify itself: {error}")),
-        }
-    }
-
-    fn ask_for_renewal(&mut self, now: Duration, unix: Duration) {
-        let Some(own) = self.own_certificate(unix) else { return };
-        if !own.wants_renewal(unix, self.policy.leading().as_ref()) {
-            self.next_renewal = None;
-            return;
-        }
-        let spread = LEDGER_FIRST + Duration::from_secs(u64::from(self.key.0[0]) % RENEW_SPREAD);
-        if now < *self.next_renewal.get_or_insert(now + spread) {
-            return;
-        }
-        self.next_renewal = Some(now + RENEW_PAUSE);
-        let known: Vec<_> = self.helpers().collect();
-        if let Some(&to) = known.get(self.renewals % known.len().max(1)) {
-            self.renewals += 1;
-            let payload = Message::Renew(self.own.clone().unwrap_or_default()).bytes();
-            self.outputs.push_back(Output::Send { to, payload });
-        }
-    }
-
     /// Those who issue, and those who may know who does.
     fn helpers(&self) -> impl Iterator<Item = PublicKey> {
         let introducers = self.introducers.iter().map(|introducer| introducer.key);
@@ -453,11 +401,11 @@ impl TrustState {
         let (Some(issuer), policy) = (&mut self.issuer, &self.policy) else { return None };
         let (granted, is_join) = match message {
             Message::Join(join) => (issuer.join(now, unix, policy, from, asker, &join), true),
-            Message::Renew(shown) => (issuer.renew(unix, policy, asker, &shown), false),
+            Message::Renew(shown, wants) => (issuer.renew(unix, policy, asker, &shown, &wants), false),
             _ => return None,
         };
         match granted {
-            Ok(Granted { certificate, records }) => {
+            Ok(Granted { certificate, records, remark }) => {
                 if is_join {
                     self.counters.joined += 1;
                 } else {
@@ -465,7 +413,7 @@ impl TrustState {
                 }
                 self.save(records);
                 if !is_join {
-                    return Some(Message::Renewed(certificate));
+                    return Some(Message::Renewed(certificate, remark));
                 }
                 if let Ok(standing) = self.policy.judge(unix, &asker, Some(&certificate)) {
                     let certificate = certificate.clone();
@@ -537,25 +485,6 @@ impl TrustState {
         }
     }
 
-    fn renewed(&mut self, unix: Duration, certificate: Vec<u8>) {
-        let (own, next) = (self.own_certificate(unix), self.policy.certificate(unix, &self.key, &certificate));
-        match (own, next) {
-            // Nobody can make us go by another name, or go back.
-            (Some(own), Ok(next)) if next.serial > own.serial && next.name == own.name => {
-                self.take_certificate(certificate);
-            }
-            _ => self.counters.malformed += 1,
-        }
-    }
-
-    fn take_certificate(&mut self, certificate: Vec<u8>) {
-        self.outputs.push_back(Output::Save(Record::Certificate(Blob(certificate.clone()))));
-        self.own = Some(certificate.clone());
-        self.refused = None;
-        self.next_renewal = None;
-        self.outputs.push_back(Output::Certificate(certificate));
-    }
-
     /// A ledger that somebody brought; whether it took the place of the one in force.
     pub fn ledger_input(&mut self, unix: Duration, bytes: &[u8]) -> bool {
         match self.policy.adopt(bytes) {
@@ -594,6 +523,8 @@ impl TrustState {
 
 #[path = "state/operator.rs"]
 mod operator;
+#[path = "state/renewal.rs"]
+mod renewal;
 
 #[cfg(test)]
 #[path = "state/tests.rs"]

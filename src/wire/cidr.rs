@@ -21,6 +21,11 @@ pub struct Cidr {
 pub struct NotACidr;
 
 impl Cidr {
+    /// The prefix that holds one address.
+    pub fn host(address: IpAddr) -> Self {
+        Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
+    }
+
     /// Whether `address` lies in this prefix. Addresses of the other family never do.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
@@ -34,6 +39,38 @@ impl Cidr {
             }
             _ => false,
         }
+    }
+
+    /// The prefix itself: without the host's bits.
+    pub fn network(&self) -> Self {
+        let address = match self.address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                IpAddr::V4((u32::from(address) & mask).into())
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                IpAddr::V6((u128::from(address) & mask).into())
+            }
+        };
+        Self { address, prefix: self.prefix }
+    }
+
+    /// The first address of this prefix that a host may have, with the prefix's length: behind the network's own (RFC 4291 §2.6.1
+    /// has it for routers in IPv6). `None` where there is but one, or none besides the network's and the broadcast address.
+    pub fn first_host(&self) -> Option<Self> {
+        let address = match self.address {
+            IpAddr::V4(address) if self.prefix <= 30 => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                IpAddr::V4(((u32::from(address) & mask) + 1).into())
+            }
+            IpAddr::V6(address) if self.prefix <= 126 => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                IpAddr::V6(((u128::from(address) & mask) + 1).into())
+            }
+            _ => return None,
+        };
+        Some(Self { address, prefix: self.prefix })
     }
 
     /// Whether the two prefixes share an address.

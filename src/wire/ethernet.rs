@@ -37,6 +37,13 @@ impl Mac {
         Self(octets)
     }
 
+    /// Where every member answers for the network with this VNI itself: the same address on all hosts, so that a container
+    /// finds it wherever it is started. Its middle octets are "wf".
+    pub const fn service(vni: u32) -> Self {
+        let [_, a, b, c] = vni.to_be_bytes();
+        Self([0x0a, 0x77, 0x66, a, b, c])
+    }
+
     /// Broadcast or multicast: the I/G bit is set.
     pub fn is_group(self) -> bool {
         self.0[0] & 1 != 0
@@ -129,23 +136,27 @@ impl<'a> Frame<'a> {
     }
 
     /// Where the frame is going.
+    #[inline]
     pub fn destination(&self) -> Mac {
         let b = self.bytes;
         Mac([b[0], b[1], b[2], b[3], b[4], b[5]])
     }
 
     /// Who sent it.
+    #[inline]
     pub fn source(&self) -> Mac {
         let b = self.bytes;
         Mac([b[6], b[7], b[8], b[9], b[10], b[11]])
     }
 
     /// The EtherType behind any VLAN tags.
+    #[inline]
     pub fn ethertype(&self) -> u16 {
         u16::from_be_bytes([self.bytes[self.payload - 2], self.bytes[self.payload - 1]])
     }
 
     /// Offset of what follows the header and tags: 14, 18 or 22.
+    #[inline]
     pub fn payload_offset(&self) -> usize {
         self.payload
     }

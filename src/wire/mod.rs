@@ -28,10 +28,14 @@ pub mod mss;
 pub mod multicast;
 pub mod name;
 pub mod neighbour;
+pub mod packet;
+pub mod ports;
+pub mod range;
 pub mod segment;
+pub mod service;
 pub mod stream;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod vnet;
 pub mod vxlan;
 pub mod way;

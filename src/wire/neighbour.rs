@@ -139,9 +139,18 @@ impl Question {
     /// The answer that `mac` has the target, as `mac` itself would give it. `None` never comes of a question that was read
     /// from a frame.
     pub fn answer(&self, mac: Mac) -> Option<Answer> {
+        self.answer_with(mac, NdiscNeighborFlags::empty())
+    }
+
+    /// The same of a `mac` that is a router: IPv6 gives up a way out through a neighbour that says it is none (RFC 4861 §7.2.5).
+    pub fn answer_of_router(&self, mac: Mac) -> Option<Answer> {
+        self.answer_with(mac, NdiscNeighborFlags::ROUTER)
+    }
+
+    fn answer_with(&self, mac: Mac, flags: NdiscNeighborFlags) -> Option<Answer> {
         match (self.target, self.asker_address) {
             (IpAddr::V4(target), IpAddr::V4(asker)) => Some(self.arp_reply(mac, target, asker)),
-            (IpAddr::V6(target), IpAddr::V6(asker)) => Some(self.advertisement(mac, target, asker)),
+            (IpAddr::V6(target), IpAddr::V6(asker)) => Some(self.advertisement(mac, target, asker, flags)),
             _ => None,
         }
     }
@@ -159,11 +168,12 @@ impl Question {
         })
     }
 
-    fn advertisement(&self, mac: Mac, target: Ipv6Addr, asker: Ipv6Addr) -> Answer {
+    fn advertisement(&self, mac: Mac, target: Ipv6Addr, asker: Ipv6Addr, flags: NdiscNeighborFlags) -> Answer {
         // Nobody can be addressed who has no address: all nodes are, and it counts as unsolicited (RFC 4861 §7.2.4).
+        let flags = flags | NdiscNeighborFlags::OVERRIDE;
         let (flags, (to, to_mac)) = match self.is_probe() {
-            true => (NdiscNeighborFlags::OVERRIDE, ALL_NODES),
-            false => (NdiscNeighborFlags::SOLICITED | NdiscNeighborFlags::OVERRIDE, (asker, self.asker)),
+            true => (flags, ALL_NODES),
+            false => (flags | NdiscNeighborFlags::SOLICITED, (asker, self.asker)),
         };
         let lladdr = Some(EthernetAddress(mac.0).into());
         let advertisement = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert { flags, target_addr: target, lladdr });
@@ -256,6 +266,8 @@ mod tests {
         assert_eq!(frame[62..78], TARGET_V6);
         assert_eq!(frame[78..], [2, 1, 2, 0, 0, 0, 0, 2]);
         assert_eq!(naive_sum(32 + 58 + u64::from(naive_sum(0, &frame[22..54])), &frame[54..]), 0xffff);
+        let of_router = question.answer_of_router(OWNER).unwrap();
+        assert_eq!(of_router.bytes()[58], 0xe0, "router, solicited and override");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::vnet::PartialChecksum;
 use proptest::prelude::*;
 
 /// RFC 1071 as it is written down.
-pub(super) fn naive_sum(initial: u64, bytes: &[u8]) -> u16 {
+pub(crate) fn naive_sum(initial: u64, bytes: &[u8]) -> u16 {
     let mut sum = initial;
     for word in bytes.chunks(2) {
         sum += u64::from(word[0]) << 8 | u64::from(word.get(1).copied().unwrap_or(0));

@@ -13,6 +13,9 @@ use weft::switch::allowance::Allowance;
 use weft::switch::counters::Flow;
 use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
+use weft::switch::policy::guard::Guard;
+use weft::switch::policy::rules::{Rule, Rules, Sides};
+use weft::switch::policy::{Policy, PortPolicy};
 use weft::switch::staging::{Merge, Staging};
 use weft::switch::topology::{Network, Peer, Port, Topology};
 use weft::switch::{Egress, Event, HEADROOM, Switch};
@@ -20,6 +23,7 @@ use weft::tunnel::{Engine, Gate, GateSettings, TunnelSettings};
 use weft::wire::checksum;
 use weft::wire::ethernet::Mac;
 use weft::wire::key::{PublicKey, Secret};
+use weft::wire::ports::Ports;
 use weft::wire::vnet::{GSO_TCPV4, PartialChecksum, TCP_CHECKSUM, VnetHeader};
 
 /// The network that frames are in.
@@ -42,13 +46,16 @@ pub(crate) struct Size {
     pub(crate) networks: usize,
     /// Dynamic FDB entries.
     pub(crate) stations: usize,
+    /// Rules in the network that talks, the last of which allows its ports to talk, and ports that are guarded.
+    pub(crate) rules: Option<usize>,
 }
 
 impl Size {
     /// As small as can talk.
-    pub(crate) const SMALLEST: Self = Self { ports: 2, peers: 1, live: 1, networks: 1, stations: 10 };
+    pub(crate) const SMALLEST: Self = Self { ports: 2, peers: 1, live: 1, networks: 1, stations: 10, rules: None };
     /// A thousand of each, and a million stations.
-    pub(crate) const LARGEST: Self = Self { ports: 1000, peers: 1000, live: 1, networks: 1000, stations: 1_000_000 };
+    pub(crate) const LARGEST: Self =
+        Self { ports: 1000, peers: 1000, live: 1, networks: 1000, stations: 1_000_000, rules: None };
 }
 
 /// Datagrams of one length to one address, of which the last may be shorter.
@@ -103,6 +110,10 @@ impl Egress for Memory {
             }
             _ => self.runs.push(Run { to, bytes: start..self.used, stride: length, is_over: false }),
         }
+    }
+
+    fn serve(&mut self, _: &Port, _: VnetHeader, frame: &[u8]) {
+        black_box(frame);
     }
 
     fn notify(&mut self, event: Event<'_>) {
@@ -219,6 +230,7 @@ impl Host {
         let mut networks: Vec<_> =
             (0..size.networks as u32).map(|n| Network { vni: VNI + n, mtu: 1500, ..Network::default() }).collect();
         (networks[0].ports, networks[0].peers) = (ports.clone(), live);
+        networks[0].policy = size.rules.map(|rules| Arc::new(policy(&ports, rules)));
         let limits = Limits { max_entries: 2_000_000, max_per_port: 2_000_000, max_per_peer: 2_000_000 };
         let switch = Switch::new(gate, Topology::new(address(number), networks, &all), limits, 7, now);
         for port in &ports {
@@ -246,6 +258,33 @@ impl Host {
         staging.flush(out);
         sender.out.clear();
     }
+}
+
+/// Ports held to their addresses, and rules between them; none if there are to be 0.
+fn policy(ports: &[Arc<Port>], rules: usize) -> Policy {
+    let rule = |_| Rule { ports: [Ports::Tcp(80, 80), Ports::Any].into(), hits: Arc::default() };
+    let mut all = Rules::new((0..rules).map(rule).collect(), vec!["10.0.0.0/8".parse().unwrap()], Vec::new());
+    let mut sides = Sides::default();
+    sides.from.insert(rules.saturating_sub(1));
+    sides.to.insert(rules.saturating_sub(1));
+    // The frames by which hosts get to know each other are not IP.
+    all.add_anybody(sides);
+    let mut policy = Policy::default();
+    for (n, port) in ports.iter().enumerate() {
+        let address = Ipv4Addr::from(0x0a00_0001 + n as u32).into();
+        all.add_station(address, port.mac, sides);
+        let guard = Guard { mac: Some(port.mac), full: true, addresses: [address].into(), ..Guard::default() };
+        policy.ports.insert(port.id, PortPolicy { guard: Some(guard), ..PortPolicy::default() });
+    }
+    policy.rules = (rules > 0).then(|| Arc::new(all));
+    policy
+}
+
+/// A TCP segment of a few bytes to port 80, from the first port's address to the second's.
+pub(crate) fn small_tcp(source: Mac, destination: Mac) -> Frame {
+    let mut frame = tcp(source, destination, 0, 6);
+    frame[36..38].copy_from_slice(&80u16.to_be_bytes());
+    Frame { header: VnetHeader::default(), buffer: [&[0; HEADROOM][..], &frame].concat() }
 }
 
 /// A frame that is neither IP nor anything else known.

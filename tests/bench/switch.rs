@@ -9,7 +9,7 @@ mod hosts;
 
 use cpu_time::{CpuTime, criterion};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use hosts::{Frame, Size, Worker, World, mac, plain, super_frame};
+use hosts::{Frame, Size, Worker, World, mac, plain, small_tcp, super_frame};
 
 /// Payload of a super-frame: what fills 44 segments.
 const SUPER: usize = 44 * 1448;
@@ -86,9 +86,22 @@ fn flooded(c: &mut Criterion<CpuTime>) {
     }
 }
 
+/// What guards and rules add to a frame between two ports of one host.
+fn policies(c: &mut Criterion<CpuTime>) {
+    let mut group = c.benchmark_group("policy, port to port");
+    for (name, rules) in [("none", None), ("guard", Some(0)), ("1 rule", Some(1)), ("100 rules", Some(100))] {
+        let world = World::new(Size { rules, ..Size::SMALLEST });
+        let (mut frame, mut here) = (small_tcp(mac(0, 0), mac(0, 1)), Worker::new());
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            b.iter(|| world.near.send(world.now, 0, &mut frame, &mut here.out));
+        });
+        assert!(here.out.delivered > 0);
+    }
+}
+
 criterion_group! {
     name = benches;
     config = criterion();
-    targets = super_frames, small_frames, local, flooded
+    targets = super_frames, small_frames, local, flooded, policies
 }
 criterion_main!(benches);

@@ -20,6 +20,11 @@ pub(crate) fn spec(hosts: usize, containers: usize) -> LabSpec {
     LabSpec { weft: WEFT.into(), ..LabSpec::new(name, hosts, containers) }
 }
 
+/// The same, with containers that may send what they like: the guard would keep most of it from the rest of the switch.
+pub(crate) fn unguarded(hosts: usize, containers: usize) -> LabSpec {
+    LabSpec { network_config: "guard = \"off\"".to_owned(), ..spec(hosts, containers) }
+}
+
 /// Whether this machine can run labs; says so when it cannot.
 pub(crate) fn usable() -> bool {
     let why = match (Netns::create(), std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun")) {

@@ -1,5 +1,6 @@
 //! Hosts of a lab on which nothing runs but what a test starts there, by the commands that an operator would give.
 
+mod addresses;
 mod connecting;
 mod joining;
 mod later;

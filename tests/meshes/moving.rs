@@ -26,19 +26,18 @@ const LOST: Duration = Duration::from_millis(20);
 /// Gives the container of host `h` an interface with [`MOVING`].
 fn start(lab: &Lab, h: usize, mac: Mac) {
     let request = Request::Attach(Attach {
-        target: Target::Netns(path_of(&lab.container(h, 1).netns)),
-        network: "lab".to_owned(),
         addresses: vec![PortAddress { cidr: Cidr { address: MOVING.into(), prefix: 16 }, gateway: None }],
         mac: Some(mac),
         ifname: Some("eth2".to_owned()),
         name: Some(PORT.to_owned()),
+        ..Attach::new(Target::Netns(path_of(&lab.container(h, 1).netns)), "lab")
     });
     let response = lab.host(h).control(&request).unwrap();
     assert!(matches!(&response, Response::Attached(_)), "{response:?}");
 }
 
-fn stop(lab: &Lab, h: usize) {
-    let request = Request::Detach(Detach { port: PORT.to_owned(), ifname: None });
+fn stop(lab: &Lab, h: usize, port: &str) {
+    let request = Request::Detach(Detach { port: port.to_owned(), ifname: None });
     let response = lab.host(h).control(&request).unwrap();
     assert!(matches!(&response, Response::Done(_)), "{response:?}");
 }
@@ -54,6 +53,8 @@ fn a_container_that_moves_is_reached_within_a_second_on_a_wire_that_loses_a_thir
     for (from, to) in [(1, 2), (1, 3), (2, 3)] {
         reaches(lab.container(from, 1), lab.container(to, 1));
     }
+    // With two interfaces in one network it would answer by either, which the guard takes for a lie.
+    (2..=3).for_each(|h| stop(&lab, h, "c1"));
     lab.change_link(|link| *link = lossy).unwrap();
     let mut pinger = Pinger::open(&lab.container(1, 1).netns, IpAddr::V4(MOVING), None).unwrap();
     let mut took = Vec::new();
@@ -61,7 +62,7 @@ fn a_container_that_moves_is_reached_within_a_second_on_a_wire_that_loses_a_thir
     start(&lab, at, Mac([2, 0, 0, 0, 9, 0]));
     pinger.until(56, Duration::from_secs(20)).unwrap();
     for number in 1..=MOVES {
-        stop(&lab, at);
+        stop(&lab, at, PORT);
         at = 5 - at;
         start(&lab, at, Mac([2, 0, 0, 0, 9, number]));
         let started = Instant::now();
@@ -80,7 +81,7 @@ fn an_address_on_two_hosts_is_named_with_both_its_owners() {
     if !usable() {
         return;
     }
-    let lab = lab(spec(3, 1));
+    let lab = lab(LabSpec { underlay: Underlay::Impaired(LinkSettings::default(), 7), ..spec(3, 1) });
     reaches(lab.container(2, 1), lab.container(3, 1));
     let warned = |h: usize| {
         let warnings = status(&lab, h).warnings;
@@ -91,12 +92,15 @@ fn an_address_on_two_hosts_is_named_with_both_its_owners() {
         };
         warnings.iter().any(about)
     };
+    // Who knows that another has the address does not get it: both start while they cannot know.
+    lab.change_link(|link| link.loss = 100.0).unwrap();
     start(&lab, 2, Mac([2, 0, 0, 0, 9, 2]));
     start(&lab, 3, Mac([2, 0, 0, 0, 9, 3]));
+    lab.change_link(|link| link.loss = 0.0).unwrap();
     for h in [2, 3, 1] {
         eventually(&format!("h{h} warns of the address"), || warned(h).then_some(()));
     }
-    stop(&lab, 3);
+    stop(&lab, 3, PORT);
     for h in [2, 3, 1] {
         eventually(&format!("h{h} warns no more"), || (!warned(h)).then_some(()));
     }

@@ -6,6 +6,7 @@ mod ledger;
 mod multicast;
 pub(crate) mod play;
 mod rng;
+mod service;
 mod stations;
 mod super_frames;
 #[allow(dead_code, reason = "the tests of the tunnel use the rest")]

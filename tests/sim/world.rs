@@ -16,6 +16,7 @@ use weft::switch::allowance::Allowance;
 use weft::switch::counters::Drop;
 use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
+use weft::switch::service::Service;
 use weft::switch::staging::{Merge, Staging};
 use weft::switch::topology::{Network, Peer, Port, Topology};
 use weft::switch::{Egress, Event, HEADROOM, Switch};
@@ -89,6 +90,8 @@ pub(crate) struct Outbox {
     /// Initiations of those who are no peers.
     pub(crate) strangers: Vec<(PublicKey, Vec<u8>)>,
     pub(crate) snooped: Vec<(PortId, Vec<u8>)>,
+    /// Frames for service addresses.
+    pub(crate) served: Vec<Delivery>,
 }
 
 impl Egress for Outbox {
@@ -106,6 +109,10 @@ impl Egress for Outbox {
                 self.datagrams.push((to, bytes));
             }
         }
+    }
+
+    fn serve(&mut self, port: &Port, header: VnetHeader, frame: &[u8]) {
+        self.served.push(Delivery { port: port.id, header, frame: frame.to_vec(), merged: 1 });
     }
 
     fn notify(&mut self, event: Event<'_>) {
@@ -182,6 +189,10 @@ pub(crate) struct World {
     pub(crate) log: VecDeque<String>,
     /// MTU of all ports.
     pub(crate) port_mtu: u16,
+    /// The service addresses of networks, on hosts that answer for them.
+    pub(crate) services: BTreeMap<usize, Service>,
+    /// Every network's egress port.
+    pub(crate) egress: Option<PortId>,
     /// The smallest path MTU since the play began: fragments of then may still wait or be under way.
     pub(crate) narrowest: usize,
     /// Datagrams that were too large for the path.
@@ -230,6 +241,8 @@ impl World {
             capture: None,
             log: VecDeque::new(),
             port_mtu: 1500,
+            services: BTreeMap::new(),
+            egress: None,
             narrowest: usize::MAX,
             too_big: 0,
             narrow: false,
@@ -403,6 +416,9 @@ impl World {
                 admits: None,
                 suppress: self.narrow,
                 snooping: self.narrow,
+                policy: None,
+                service: self.services.get(&n).copied().unwrap_or_default(),
+                egress: self.egress,
             });
             let peers: Vec<Arc<Peer>> = host.peers.values().cloned().collect();
             let hops = |all: &BTreeMap<(usize, usize), usize>| {

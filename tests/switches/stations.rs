@@ -14,7 +14,7 @@ fn an_unknown_station_is_flooded_until_it_speaks_and_then_only_it_hears_its_fram
     if !place::usable() {
         return;
     }
-    let lab = place::lab(place::spec(2, 2));
+    let lab = place::lab(place::unguarded(2, 2));
     let mut party = Party::of(&lab.containers_of("lab"));
     let (near, far) = (lab.host(1), lab.host(2));
     let station = stranger(1);
@@ -48,7 +48,7 @@ fn a_station_that_moves_is_at_its_other_place_at_once_everywhere() {
     if !place::usable() {
         return;
     }
-    let lab = place::lab(place::spec(3, 1));
+    let lab = place::lab(place::unguarded(3, 1));
     let mut party = Party::of(&lab.containers_of("lab"));
     let station = stranger(2);
     let moves = |host: usize| status(lab.host(host)).fdb.moved;
@@ -103,7 +103,7 @@ fn nobody_speaks_as_a_container_that_is_attached_elsewhere() {
     if !place::usable() {
         return;
     }
-    let lab = place::lab(place::spec(2, 2));
+    let lab = place::lab(place::unguarded(2, 2));
     let mut party = Party::of(&lab.containers_of("lab"));
     let victim = party.macs[0];
     // From a port of the same host: refused at once.
@@ -126,7 +126,7 @@ fn a_static_entry_of_the_file_holds_against_whoever_claims_the_address() {
     if !place::usable() {
         return;
     }
-    let lab = place::lab(place::spec(3, 1));
+    let lab = place::lab(place::unguarded(3, 1));
     let mut party = Party::of(&lab.containers_of("lab"));
     let (near, station) = (lab.host(1), stranger(3));
     party.send(2, &frame(Mac::BROADCAST, station, b"I was first"), b"I was first");
@@ -161,7 +161,7 @@ fn a_silent_station_is_forgotten_after_the_ageing_time_and_flooded_again() {
     if !place::usable() {
         return;
     }
-    let lab = lab_with(place::spec(2, 1), |_, text| text.replace("vni = 100\n", "vni = 100\nageing = 10\n"));
+    let lab = lab_with(place::unguarded(2, 1), |_, text| text.replace("vni = 100\n", "vni = 100\nageing = 10\n"));
     let mut party = Party::of(&lab.containers_of("lab"));
     let (near, far, station) = (lab.host(1), lab.host(2), stranger(4));
     party.send(1, &frame(Mac::BROADCAST, station, b"my last words"), b"my last words");

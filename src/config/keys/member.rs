@@ -111,6 +111,14 @@ pub const NODE: Table = Table {
             RESTART,
             "More TCP ports to listen on, at most 8, for members behind firewalls that let only such through; needs `tcp`.",
         ),
+        key(
+            "resolvers",
+            Kind::List("an IP address, or IP:PORT"),
+            Absent::Means("those of the host's /etc/resolv.conf"),
+            "[\"192.0.2.53\"]",
+            LIVE,
+            "Whom this member asks for names that no network has, at most 3, in this order.",
+        ),
         switch("discovery", "Peers are looked for by more than this file says; `lan_discovery` needs it."),
         switch(
             "lan_discovery",
@@ -203,6 +211,15 @@ pub const TRUST: Table = Table {
             "\"/etc/weft/certificate\"",
             RESTART,
             "A file with this member's certificate; a later one in `state_dir`, from a renewal, is preferred to it.",
+        ),
+        key(
+            "gives_slices",
+            Kind::Boolean,
+            Absent::Boolean(false),
+            "true",
+            LIVE,
+            "This member, which has the authority's key, gives every member it certifies a slice of each network that it has \
+             itself. At most one member of a mesh may: `weft init` sets it.",
         ),
         key(
             "allow",

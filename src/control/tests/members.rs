@@ -12,14 +12,14 @@ use std::net::{IpAddr, Ipv4Addr};
 const VNI: u32 = 100;
 
 fn ip(last: u8) -> IpAddr {
-    IpAddr::from([10, 32, 0, last])
+    IpAddr::from([10, 32, 1, last])
 }
 
 fn beta() -> PublicKey {
     BETA.parse().unwrap()
 }
 
-/// A plane that has beta as a peer, and two ports: `one` is 10.32.0.1 at …:01, `two` the like.
+/// A plane that has beta as a peer, and two ports: `one` is 10.32.1.1 at …:01, `two` the like.
 fn plane() -> Plane {
     let peer = format!("[[peer]]\nname = \"beta\"\npublic_key = \"{BETA}\"\n");
     let mut plane = Plane::new(&format!("{FILE}{peer}"));
@@ -34,7 +34,7 @@ fn plane() -> Plane {
 fn attach(plane: &mut Plane, station: u8, address: u8, name: &str) {
     plane
         .attach(u32::from(station) + 50, |attach| {
-            attach.addresses = vec![format!("10.32.0.{address}/16").parse().unwrap()];
+            attach.addresses = vec![format!("10.32.1.{address}/16").parse().unwrap()];
             (attach.mac, attach.name) = (Some(mac(station)), Some(name.to_owned()));
         })
         .unwrap();
@@ -103,7 +103,7 @@ fn a_container_comes_and_goes_by_sequence_number_and_its_neighbours_are_told() {
     // It stops here and starts at beta with another MAC address: told to who is left here.
     plane.detach("one");
     beta_has(&mut plane, &[(9, 1, 1)]);
-    let (two, frame) = (plane.id("two"), announce::gratuitous_arp(mac(9), Ipv4Addr::new(10, 32, 0, 1)));
+    let (two, frame) = (plane.id("two"), announce::gratuitous_arp(mac(9), Ipv4Addr::new(10, 32, 1, 1)));
     assert_eq!(told(&mut plane), [(two, frame)]);
     // And back, before beta has let go.
     attach(&mut plane, 1, 1, "one");
@@ -124,7 +124,7 @@ fn a_duplicate_address_is_a_warning_that_names_both_owners_until_it_is_none() {
         Some(Response::Status(status)) => status.warnings,
         other => panic!("{other:?}"),
     };
-    let about = |plane: &Plane| warnings(plane).into_iter().find(|text| text.contains("10.32.0.1"));
+    let about = |plane: &Plane| warnings(plane).into_iter().find(|text| text.contains("10.32.1.1"));
     assert_eq!(about(&plane), None, "it may be moving");
     plane.pass(PATIENCE + Duration::from_secs(1));
     let warning = about(&plane).unwrap();
@@ -159,7 +159,7 @@ fn multicast_follows_what_ports_say_and_they_are_asked() {
     let group = Ipv4Addr::new(239, 1, 2, 3);
     let send = |plane: &mut Plane| {
         let data = [&[0x01, 0, 0x5e, 1, 2, 3][..], &mac(1).0, &[8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 1, 17, 0, 0]];
-        let frame = [&data.concat()[..], &[10, 32, 0, 1], &group.octets(), &[0; 8]].concat();
+        let frame = [&data.concat()[..], &[10, 32, 1, 1], &group.octets(), &[0; 8]].concat();
         let mut buffer = [&[0; crate::switch::HEADROOM][..], &frame].concat();
         let (at, header) = (crate::switch::HEADROOM, VnetHeader::default());
         plane.switch.port_input(plane.now, &port, header, &mut buffer, at, &mut plane.control.host.out);
@@ -171,7 +171,7 @@ fn multicast_follows_what_ports_say_and_they_are_asked() {
         message[2..4].copy_from_slice(&check.to_be_bytes());
         let head =
             [&[0x01, 0, 0x5e, 1, 2, 3][..], &mac(2).0, &[8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2, 0, 0]].concat();
-        [&head[..], &[10, 32, 0, 2], &group.octets(), &message].concat()
+        [&head[..], &[10, 32, 1, 2], &group.octets(), &message].concat()
     };
     // Beta has told nothing: it gets everything.
     let none = plane.switch.counters.dropped(Drop::NoListener);

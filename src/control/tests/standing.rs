@@ -44,7 +44,7 @@ fn certificate(plane: &Plane) -> Vec<u8> {
 
 fn revocation(unix: Duration) -> Vec<u8> {
     let revocation = Revocation { key: beta(), serial: 1, until: unix + DAY };
-    Ledger::sign(&authority(), 1, Vec::new(), vec![revocation], Vec::new()).unwrap().bytes().to_vec()
+    Ledger::sign(&authority(), 1, Vec::new(), vec![revocation], Vec::new(), Vec::new()).unwrap().bytes().to_vec()
 }
 
 fn contact(certificate: Option<Vec<u8>>) -> Contact {

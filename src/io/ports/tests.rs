@@ -57,11 +57,17 @@ fn spec(target: Target, addresses: &[&str]) -> Port {
         ifname: "eth1".to_owned(),
         mac: None,
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        auto: false,
+        names: Vec::new(),
+        labels: Default::default(),
+        allow: Default::default(),
+        rate: Default::default(),
     }
 }
 
 fn wanted(spec: &Port) -> Wanted<'_> {
-    Wanted { spec, vni: 7, origin: Origin::Attach, mtu: 1400, mac: MAC, sequence: 0, offload: OFFLOAD }
+    let addresses = &spec.addresses;
+    Wanted { spec, addresses, vni: 7, origin: Origin::Attach, mtu: 1400, mac: MAC, sequence: 0, offload: OFFLOAD }
 }
 
 /// Makes a port with these addresses in a container.

@@ -1,40 +1,16 @@
 //! From any thread's outbox to the thread of the connections: a bounded queue with a bell.
 
+use crate::io::bell::Bell;
 use crate::wire::stream::{MAX_DATAGRAM, framed};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use mio::Waker;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// Datagrams that wait for the thread: those of twenty super-frames.
 const QUEUE: usize = 1024;
 
 /// A connection's number and a framed datagram for it.
 pub(super) type Addressed = (u32, Vec<u8>);
-
-/// Wakes the thread, once for all that happens until it has looked.
-pub(super) struct Bell {
-    waker: Waker,
-    rung: AtomicBool,
-}
-
-impl Bell {
-    pub(super) fn new(waker: Waker) -> Self {
-        Self { waker, rung: AtomicBool::new(false) }
-    }
-
-    /// There is something to look at.
-    pub(super) fn ring(&self) {
-        if !self.rung.swap(true, SeqCst) {
-            let _ = self.waker.wake();
-        }
-    }
-
-    /// The thread is about to look: what is put down from here on rings again.
-    pub(super) fn answer(&self) {
-        self.rung.store(false, SeqCst);
-    }
-}
 
 /// Why a datagram was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! The thread of the connections: accepts, reads, writes, and ends what lasts too long.
 
 use super::connection::{Connection, End, Phase, source};
-use super::queue::{Addressed, Bell};
+use super::queue::Addressed;
 use super::{Command, FIRST_LISTENER, Limits, WAKE};
+use crate::io::bell::Bell;
 use crate::io::fill_random;
 use crate::io::outbox::{Notice, Outbox};
 use crate::switch::Switch;

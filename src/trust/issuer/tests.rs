@@ -162,15 +162,15 @@ fn names_addresses_and_slices_belong_to_one_member() {
 fn a_renewed_certificate_is_later_and_a_lost_answer_is_repeated() {
     let (mut issuer, policy) = issuer();
     let first = joined(&mut issuer, &policy, "beta", 2);
-    let renewed = issuer.renew(unix(61), &policy, key(2), &first).unwrap();
+    let renewed = issuer.renew(unix(61), &policy, key(2), &first, &[]).unwrap();
     let (old, new) =
         (policy.certificate(unix(61), &key(2), &first), policy.certificate(unix(61), &key(2), &renewed.certificate));
     let (old, new) = (old.unwrap(), new.unwrap());
     assert!(new.serial > old.serial && new.expires == unix(61) + LIFETIME && new.name == "beta");
-    assert_eq!(issuer.renew(unix(61), &policy, key(2), &first).unwrap().certificate, renewed.certificate);
-    let late = issuer.renew(unix(200), &policy, key(2), &first).unwrap_err().to_string();
+    assert_eq!(issuer.renew(unix(61), &policy, key(2), &first, &[]).unwrap().certificate, renewed.certificate);
+    let late = issuer.renew(unix(200), &policy, key(2), &first, &[]).unwrap_err().to_string();
     assert!(late.contains("expired on"), "{late}");
-    assert!(matches!(issuer.renew(unix(61), &policy, key(3), &first), Err(Refusal::Stranger(_))));
+    assert!(matches!(issuer.renew(unix(61), &policy, key(3), &first, &[]), Err(Refusal::Stranger(_))));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn who_is_revoked_is_out_stays_out_and_may_be_invited_again() {
     let revoked = issuer.revoke(unix(1), &policy, "beta").unwrap();
     policy.adopt(revoked.ledger.unwrap().bytes()).unwrap();
     assert!(policy.judge(unix(1), &key(2), Some(&paper)).unwrap_err().to_string().contains("was revoked"));
-    assert!(issuer.renew(unix(1), &policy, key(2), &paper).is_err());
+    assert!(issuer.renew(unix(1), &policy, key(2), &paper, &[]).is_err());
     // The same key, by another invitation.
     let invite = issuer.invite(unix(2), &policy, "beta", Vec::new(), HOUR, [9; 24]).unwrap();
     let granted = issuer.join(NOW, unix(2), &policy, key(2), key(2), &ask(&mut joiner(&invite, 2))).unwrap();
@@ -226,7 +226,7 @@ fn a_rotation_is_followed_by_renewals_and_an_old_key_issues_nothing() {
     assert_eq!(policy.leading(), Some(authority(2).key()));
     let certificate = policy.certificate(unix(2), &key(2), &paper).unwrap();
     assert!(certificate.wants_renewal(unix(2), policy.leading().as_ref()));
-    let renewed = issuer.renew(unix(2), &policy, key(2), &paper).unwrap().certificate;
+    let renewed = issuer.renew(unix(2), &policy, key(2), &paper, &[]).unwrap().certificate;
     assert!(policy.judge(unix(10), &key(2), Some(&renewed)).is_ok());
     assert!(policy.judge(unix(10), &key(2), Some(&paper)).is_err());
     let mut left_behind = Issuer::new(authority(1), []);

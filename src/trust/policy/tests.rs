@@ -96,7 +96,7 @@ fn clocks_may_differ_a_little_and_one_that_is_off_by_a_year_is_asked_about() {
 fn revoking(by: u8, version: u64, keys: &[u8], successions: Vec<Succession>) -> Vec<u8> {
     let revocation = |&n: &u8| Revocation { key: key(n), serial: 10, until: at(90) };
     let revoked = keys.iter().map(revocation).collect();
-    Ledger::sign(&authority(by), version, successions, revoked, Vec::new()).unwrap().bytes().to_vec()
+    Ledger::sign(&authority(by), version, successions, revoked, Vec::new(), Vec::new()).unwrap().bytes().to_vec()
 }
 
 #[test]

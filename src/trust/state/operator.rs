@@ -69,6 +69,30 @@ impl TrustState {
         Ok(told)
     }
 
+    /// Takes the slices of a name or a public key from it, to give them to others; what was done, in sentences.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn reclaim(&mut self, unix: Duration, whom: &str) -> Result<Vec<String>, String> {
+        if whom == self.name || whom == self.key.to_string() {
+            return Err("this member is there: its slices cannot be reclaimed".into());
+        }
+        let issuer = self.issuer.as_mut().ok_or(NO_AUTHORITY)?;
+        let reclaimed = issuer.reclaim(unix, &self.policy, whom).map_err(|error| error.to_string())?;
+        self.policy
+            .adopt(reclaimed.ledger.bytes())
+            .map_err(|error| format!("the ledger does not count here: {error}"))?;
+        // In this order: a slice that is free here and still the member's by the ledger would be two members'.
+        self.spread_ledger();
+        self.save(reclaimed.record.into_iter().collect());
+        let slices: Vec<String> = reclaimed.slices.iter().map(ToString::to_string).collect();
+        Ok(vec![
+            format!("'{}' has lost {}; all members are told", reclaimed.name, slices.join(", ")),
+            "when it comes back it asks for other slices, and gives way wherever its containers' addresses were given again"
+                .to_owned(),
+        ])
+    }
+
     /// Hands the authority on to one whose key is on the disk already; what was done, in sentences.
     ///
     /// # Errors

@@ -1,5 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+
+#[path = "tests/slices.rs"]
+mod slices;
+
 use crate::trust::date::DAY;
 use crate::wire::key::Secret;
 use std::collections::BTreeMap;
@@ -239,7 +243,7 @@ fn after_a_rotation_everybody_has_a_new_certificate_before_the_old_ones_end() {
     mesh.member(1).rotate(unix, authority(2), Duration::from_secs(7 * DAY)).unwrap();
     mesh.run();
     assert!(mesh.trusts(1, 2) && mesh.trusts(2, 1), "during the overlap");
-    mesh.pass(LEDGER_FIRST + Duration::from_secs(RENEW_SPREAD + 2));
+    mesh.pass(LEDGER_FIRST + Duration::from_secs(renewal::RENEW_SPREAD + 2));
     mesh.unix += Duration::from_secs(8 * DAY);
     assert!(mesh.trusts(1, 2) && mesh.trusts(2, 1), "after it");
     // A host that is invited by the authority that leads.
@@ -303,18 +307,19 @@ fn a_token_that_expired_on_the_way_fails_with_a_sentence() {
 fn forged_certificates_and_ledgers_are_refused_and_counted() {
     let mut mesh = Mesh::new();
     let (now, unix) = (mesh.now, mesh.unix);
-    let forged = crate::trust::Ledger::sign(&authority(66), 99, Vec::new(), Vec::new(), Vec::new()).unwrap();
+    let forged =
+        crate::trust::Ledger::sign(&authority(66), 99, Vec::new(), Vec::new(), Vec::new(), Vec::new()).unwrap();
     let alpha = mesh.member(1);
     assert!(!alpha.ledger_input(unix, forged.bytes()));
     assert_eq!(alpha.counters().ledgers_refused, 1);
     for payload in
-        [vec![b'W', 1, 33, 0], Message::Answer(key(5), vec![1, 2]).bytes(), Message::Renewed(vec![1]).bytes()]
+        [vec![b'W', 1, 33, 0], Message::Answer(key(5), vec![1, 2]).bytes(), Message::Renewed(vec![1], None).bytes()]
     {
         alpha.input(now, unix, key(9), true, &payload);
     }
     assert_eq!(alpha.counters().malformed, 3);
     // Who is no member speaks for nobody.
-    let join = Message::Forward(key(5), Message::Renew(vec![1]).bytes()).bytes();
+    let join = Message::Forward(key(5), Message::Renew(vec![1], Vec::new()).bytes()).bytes();
     alpha.input(now, unix, key(9), false, &join);
     assert_eq!((alpha.counters().malformed, alpha.counters().refused), (4, 0));
     for _ in 0..100 {

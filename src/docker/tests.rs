@@ -1,0 +1,578 @@
+//! Every call as Docker 20.10 sends it, byte for byte, and the answer to it; then what Docker does when it is killed.
+
+#![allow(clippy::unwrap_used)]
+
+use super::testing::Maps;
+use super::{ABANDONED, Driver, PENDING, Place, Reply};
+use crate::config::parse::{Defaults, parse};
+use crate::docker::record::Record;
+use serde_json::{Value, json};
+use std::net::IpAddr;
+use std::time::Duration;
+
+const NETWORK: &str = "b1946ac92492d2347c6235b4d2611184b1946ac92492d2347c6235b4d2611184";
+const ENDPOINT: &str = "591785b801163e5f6f0e5c6b8b0d4e3a591785b801163e5f6f0e5c6b8b0d4e3a";
+const FILE: &str = r#"
+[[network]]
+name = "blue"
+vni = 100
+subnets = ["10.32.0.0/16", "fd00:32::/64"]
+[[network]]
+name = "red"
+vni = 200
+subnets = ["10.40.0.0/24"]
+gateway = ["10.40.0.254"]
+[[network]]
+name = "plain"
+vni = 300
+"#;
+
+/// A driver, its member, and the time.
+struct Stage {
+    driver: Driver,
+    maps: Maps,
+    now: Duration,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let file = parse("weft.toml", FILE, &Defaults { hostname: "alpha".into() }, &|_| Err("none".into())).unwrap();
+        let maps = Maps::new(file.networks);
+        Self { driver: Driver::default(), maps, now: Duration::from_secs(1000) }
+    }
+
+    fn raw(&mut self, call: &str, body: &[u8]) -> Reply {
+        let reply = self.driver.answer(self.now, &format!("/{call}"), body, &mut self.maps);
+        self.maps.check();
+        reply
+    }
+
+    fn call(&mut self, call: &str, body: &str) -> Value {
+        let reply = self.raw(call, body.as_bytes());
+        assert_eq!(reply.status, 200);
+        serde_json::from_slice(&reply.body).unwrap()
+    }
+
+    /// What was answered to a call that must succeed.
+    #[track_caller]
+    fn done(&mut self, call: &str, body: &str) -> Value {
+        let value = self.call(call, body);
+        assert_eq!(value.get("Err"), None, "{call} {body}: {value}");
+        value
+    }
+
+    /// Why a call was refused, under both keys.
+    #[track_caller]
+    fn refused(&mut self, call: &str, body: &str) -> String {
+        let value = self.call(call, body);
+        assert!(value["Err"].is_string(), "{call} {body}: {value}");
+        assert_eq!(value["Err"], value["Error"]);
+        value["Err"].as_str().unwrap().to_owned()
+    }
+
+    fn create_network(&mut self, options: Value) {
+        let body = json!({ "NetworkID": NETWORK, "Options": { "com.docker.network.generic": options } });
+        self.done("NetworkDriver.CreateNetwork", &body.to_string());
+    }
+
+    fn request(&mut self, address: &str) -> String {
+        let body = json!({ "PoolID": "weft/blue/10.32.0.0/16", "Address": address, "Options": {} });
+        self.done("IpamDriver.RequestAddress", &body.to_string())["Address"].as_str().unwrap().to_owned()
+    }
+
+    fn release(&mut self, address: &str) {
+        let body = json!({ "PoolID": "weft/blue/10.32.0.0/16", "Address": address });
+        assert_eq!(self.done("IpamDriver.ReleaseAddress", &body.to_string()), json!({}));
+    }
+
+    /// As `docker run` does it, up to the moved interface.
+    fn start(&mut self, endpoint: &str, address: &str) {
+        let body = endpoint_body(endpoint, address);
+        self.done("NetworkDriver.CreateEndpoint", &body);
+        self.done("NetworkDriver.Join", &join_body(endpoint));
+        let port = self.driver.port_of(endpoint).unwrap().to_owned();
+        self.maps.ports.get_mut(&port).unwrap().1 = Place::Container;
+        self.tick();
+    }
+
+    fn set_place(&mut self, endpoint: &str, place: Place) {
+        let port = self.driver.port_of(endpoint).unwrap().to_owned();
+        self.maps.ports.get_mut(&port).unwrap().1 = place;
+    }
+
+    fn tick(&mut self) {
+        self.driver.tick(self.now, &mut self.maps);
+        self.maps.check();
+    }
+
+    fn holds(&self, address: &str) -> bool {
+        self.maps.leases.contains_key(&("blue".to_owned(), address.parse::<IpAddr>().unwrap()))
+    }
+}
+
+fn endpoint_body(endpoint: &str, address: &str) -> String {
+    json!({ "NetworkID": NETWORK, "EndpointID": endpoint, "Interface": { "Address": address }, "Options": {} })
+        .to_string()
+}
+
+fn join_body(endpoint: &str) -> String {
+    let sandbox = "/var/run/docker/netns/8c1b0f5e7b1d";
+    json!({ "NetworkID": NETWORK, "EndpointID": endpoint, "SandboxKey": sandbox, "Options": {} }).to_string()
+}
+
+fn other(n: u8) -> String {
+    format!("{n:02x}{}", &ENDPOINT[2..])
+}
+
+#[test]
+fn the_life_of_a_container_call_by_call() {
+    let mut stage = Stage::new();
+    // The handshake: empty bodies.
+    assert_eq!(stage.done("Plugin.Activate", ""), json!({ "Implements": ["NetworkDriver", "IpamDriver"] }));
+    assert_eq!(
+        stage.done("NetworkDriver.GetCapabilities", ""),
+        json!({ "Scope": "local", "ConnectivityScope": "global" })
+    );
+    assert_eq!(
+        stage.done("IpamDriver.GetCapabilities", "null"),
+        json!({ "RequiresMACAddress": false, "RequiresRequestReplay": false })
+    );
+    assert_eq!(
+        stage.done("IpamDriver.GetDefaultAddressSpaces", "\n"),
+        json!({ "LocalDefaultAddressSpace": "weft", "GlobalDefaultAddressSpace": "weft" })
+    );
+    // docker network create -d weft --ipam-driver weft --ipam-opt network=blue -o network=blue --ipv6 lan
+    let pool = r#"{"AddressSpace":"weft","Pool":"","SubPool":"","Options":{"network":"blue"},"V6":false}"#;
+    assert_eq!(
+        stage.done("IpamDriver.RequestPool", pool),
+        json!({ "PoolID": "weft/blue/10.32.0.0/16", "Pool": "10.32.0.0/16", "Data": {} })
+    );
+    let gateway = r#"{"PoolID":"weft/blue/10.32.0.0/16","Address":"","Options":{"RequestAddressType":"com.docker.network.gateway"}}"#;
+    assert_eq!(stage.done("IpamDriver.RequestAddress", gateway), json!({ "Address": "10.32.0.1/16", "Data": {} }));
+    let pool = r#"{"AddressSpace":"weft","Pool":"fd00:32::/64","SubPool":"","Options":{},"V6":true}"#;
+    assert_eq!(stage.done("IpamDriver.RequestPool", pool)["PoolID"], "weft/blue/fd00:32::/64");
+    let aux = r#"{"PoolID":"weft/blue/10.32.0.0/16","Address":"10.32.0.9","Options":null}"#;
+    assert_eq!(stage.done("IpamDriver.RequestAddress", aux)["Address"], "10.32.0.9/16");
+    let create = format!(
+        r#"{{"NetworkID":"{NETWORK}","Options":{{"com.docker.network.enable_ipv6":true,"com.docker.network.generic":{{"network":"blue"}}}},"IPv4Data":[{{"AddressSpace":"weft","Gateway":"10.32.0.1/16","Pool":"10.32.0.0/16","AuxAddresses":{{"router":"10.32.0.9/16"}}}}],"IPv6Data":[{{"AddressSpace":"weft","Gateway":"fd00:32::1/64","Pool":"fd00:32::/64","AuxAddresses":null}}]}}"#
+    );
+    assert_eq!(stage.done("NetworkDriver.CreateNetwork", &create), json!({}));
+
+    // docker run --network lan
+    assert_eq!(stage.request(""), "10.32.0.2/16");
+    let v6 = r#"{"PoolID":"weft/blue/fd00:32::/64","Address":"fd00:32::7","Options":{}}"#;
+    assert_eq!(stage.done("IpamDriver.RequestAddress", v6)["Address"], "fd00:32::7/64");
+    let create = format!(
+        r#"{{"NetworkID":"{NETWORK}","EndpointID":"{ENDPOINT}","Interface":{{"Address":"10.32.0.2/16","AddressIPv6":"fd00:32::7/64","MacAddress":""}},"Options":{{"com.docker.network.endpoint.exposedports":[{{"Proto":6,"Port":80}}],"com.docker.network.portmap":[]}}}}"#
+    );
+    let made = json!({ "Interface": { "MacAddress": "02:00:00:00:00:09" } });
+    assert_eq!(stage.done("NetworkDriver.CreateEndpoint", &create), made);
+    let (port, _) = stage.maps.ports["docker:591785b80116"].clone();
+    assert_eq!((port.network.as_str(), port.ifname.as_str(), port.mtu), ("blue", "wd591785b80116", None));
+    assert_eq!(port.addresses, ["10.32.0.2/16".parse().unwrap(), "fd00:32::7/64".parse().unwrap()]);
+    // Again, because an answer was lost; and another under its id.
+    assert_eq!(stage.done("NetworkDriver.CreateEndpoint", &create), made);
+    assert!(
+        stage.refused("NetworkDriver.CreateEndpoint", &endpoint_body(ENDPOINT, "10.32.0.3/16")).contains("another")
+    );
+    let joined = json!({
+        "InterfaceName": { "SrcName": "wd591785b80116", "DstPrefix": "eth" },
+        "StaticRoutes": [],
+        "DisableGatewayService": false,
+    });
+    for _ in 0..2 {
+        assert_eq!(stage.done("NetworkDriver.Join", &join_body(ENDPOINT)), joined);
+    }
+    stage.set_place(ENDPOINT, Place::Container);
+    stage.tick();
+    let which = format!(r#"{{"NetworkID":"{NETWORK}","EndpointID":"{ENDPOINT}"}}"#);
+    assert_eq!(stage.done("NetworkDriver.EndpointOperInfo", &which), json!({ "Value": {} }));
+    assert_eq!(stage.done("NetworkDriver.ProgramExternalConnectivity", &which), json!({}));
+
+    // docker stop; the interface is back in the host's namespace in between.
+    assert_eq!(stage.done("NetworkDriver.RevokeExternalConnectivity", &which), json!({}));
+    assert_eq!(stage.done("NetworkDriver.Leave", &which), json!({}));
+    stage.set_place(ENDPOINT, Place::Host);
+    stage.tick();
+    assert_eq!(stage.maps.ports.len(), 1);
+    for _ in 0..2 {
+        assert_eq!(stage.done("NetworkDriver.DeleteEndpoint", &which), json!({}));
+        stage.release("10.32.0.2");
+        let v6 = r#"{"PoolID":"weft/blue/fd00:32::/64","Address":"fd00:32::7"}"#;
+        assert_eq!(stage.done("IpamDriver.ReleaseAddress", v6), json!({}));
+    }
+    // What was set aside stays, however long nobody has it.
+    stage.now += ABANDONED * 2;
+    stage.tick();
+    stage.now += ABANDONED * 2;
+    stage.tick();
+    assert_eq!(stage.maps.leases.len(), 1);
+    let aux = r#"{"PoolID":"weft/blue/10.32.0.0/16","Address":"10.32.0.9","Options":{}}"#;
+    assert!(stage.refused("IpamDriver.RequestAddress", aux).contains("set aside"));
+
+    // docker network rm
+    stage.release("10.32.0.1");
+    stage.release("10.32.0.9");
+    assert_eq!(stage.done("IpamDriver.ReleasePool", r#"{"PoolID":"weft/blue/10.32.0.0/16"}"#), json!({}));
+    for _ in 0..2 {
+        let which = format!(r#"{{"NetworkID":"{NETWORK}"}}"#);
+        assert_eq!(stage.done("NetworkDriver.DeleteNetwork", &which), json!({}));
+    }
+    assert!(stage.maps.leases.is_empty() && stage.maps.kept.is_empty() && stage.maps.ports.is_empty());
+}
+
+#[test]
+fn pools_are_found_by_option_or_by_subnet_and_refused_with_a_remedy() {
+    let mut stage = Stage::new();
+    let mut pool = |space: &str, subnet: &str, range: &str, options: Value, v6: bool| {
+        stage.now += Duration::from_secs(10);
+        let body = json!({ "AddressSpace": space, "Pool": subnet, "SubPool": range, "Options": options, "V6": v6 });
+        let answer = stage.call("IpamDriver.RequestPool", &body.to_string());
+        answer["Err"]
+            .as_str()
+            .map_or_else(|| Ok(answer["PoolID"].as_str().unwrap().to_owned()), |e| Err(e.to_owned()))
+    };
+    let red = || json!({ "network": "red" });
+    assert_eq!(pool("weft", "", "", red(), false).unwrap(), "weft/red/10.40.0.0/24");
+    assert_eq!(pool("", "10.40.0.0/24", "", Value::Null, false).unwrap(), "weft/red/10.40.0.0/24");
+    // Host bits are passed over, as Docker's own IPAM does.
+    assert_eq!(pool("", "10.40.0.7/24", "", red(), false).unwrap(), "weft/red/10.40.0.0/24");
+    for (subnet, range, options, v6, part) in [
+        (
+            "",
+            "",
+            json!({}),
+            false,
+            "'blue' (10.32.0.0/16 and fd00:32::/64), 'red' (10.40.0.0/24), 'plain' (no subnets)",
+        ),
+        ("", "", json!({ "network": "bleu" }), false, "no network 'bleu'"),
+        ("", "", json!({ "network": "" }), false, "which network"),
+        ("", "", json!({ "network": 5 }), false, "no network '5'"),
+        ("", "", json!({ "network": ["red"] }), false, "must be a text"),
+        ("", "", json!({ "netwrok": "red" }), false, "'netwrok'"),
+        ("", "", red(), true, "no IPv6 subnet"),
+        ("", "", json!({ "network": "plain" }), false, "no IPv4 subnet"),
+        ("10.40.0.0/25", "", red(), false, "10.40.0.0/25 is no subnet"),
+        ("10.99.0.0/16", "", json!({}), false, "10.99.0.0/16 is no subnet"),
+        ("10.40.0.0", "", red(), false, "prefix length"),
+        ("10.40.0.0/24", "10.40.0.128/25", red(), false, "--ip-range '10.40.0.128/25'"),
+    ] {
+        let said = pool("weft", subnet, range, options, v6).unwrap_err();
+        assert!(said.contains(part), "'{part}' is not in: {said}");
+    }
+}
+
+#[test]
+fn a_pool_that_docker_does_not_like_is_not_offered_for_ever() {
+    let mut stage = Stage::new();
+    let body = r#"{"AddressSpace":"weft","Pool":"","Options":{"network":"blue"}}"#;
+    stage.done("IpamDriver.RequestPool", body);
+    let said = stage.refused("IpamDriver.RequestPool", body);
+    assert!(said.contains("--subnet 10.32.0.0/16"), "{said}");
+    // Two people, or the same one a little later.
+    stage.done("IpamDriver.RequestPool", body);
+    stage.now += Duration::from_secs(2);
+    stage.done("IpamDriver.RequestPool", body);
+    stage.request("");
+    stage.done("IpamDriver.RequestPool", body);
+    for _ in 0..3 {
+        stage.done("IpamDriver.RequestPool", r#"{"AddressSpace":"weft","Pool":"10.32.0.0/16"}"#);
+    }
+}
+
+#[test]
+fn addresses_that_cannot_be_are_refused_with_the_reason() {
+    let mut stage = Stage::new();
+    stage.maps.leases.insert(("blue".to_owned(), "10.32.0.8".parse().unwrap()), "web:eth1".to_owned());
+    for (pool, address, gateway, part) in [
+        ("weft/blue/10.32.0.0/16", "10.32.0.1", false, "service address"),
+        ("weft/blue/10.32.0.0/16", "10.33.0.1", false, "not in subnet"),
+        ("weft/blue/10.32.0.0/16", "fd00:32::5", false, "not in subnet"),
+        ("weft/blue/10.32.0.0/16", "10.32.0.8", false, "web:eth1"),
+        ("weft/blue/10.32.0.0/16", "10.32.0", false, "no address"),
+        ("weft/blue/10.32.0.0/16", "10.32.0.254", true, "10.32.0.1 on all hosts"),
+        ("weft/blue/10.33.0.0/16", "", false, "no subnet 10.33.0.0/16 any more"),
+        ("weft/green/10.32.0.0/16", "", false, "no network 'green'"),
+        ("weft/blue", "", false, "no pool"),
+        ("LocalDefault/172.18.0.0/16", "", false, "no pool"),
+        ("", "", false, "no pool"),
+    ] {
+        let kind = if gateway { "com.docker.network.gateway" } else { "" };
+        let body = json!({ "PoolID": pool, "Address": address, "Options": { "RequestAddressType": kind } });
+        let said = stage.refused("IpamDriver.RequestAddress", &body.to_string());
+        assert!(said.contains(part), "'{part}' is not in: {said}");
+    }
+    // The gateway of the file, and one that is asked for by its right name.
+    let mut body = json!({ "PoolID": "weft/red/10.40.0.0/24", "Address": "10.40.0.254" });
+    body["Options"] = json!({ "RequestAddressType": "com.docker.network.gateway" });
+    assert_eq!(stage.done("IpamDriver.RequestAddress", &body.to_string())["Address"], "10.40.0.254/24");
+    // Only what was leased for Docker is Docker's to release.
+    stage.release("10.32.0.8");
+    assert!(stage.holds("10.32.0.8"));
+    stage.release("10.32.0.77");
+    // In a pool that is no more, nothing is left to release.
+    stage.done("IpamDriver.ReleaseAddress", r#"{"PoolID":"weft/green/10.32.0.0/16","Address":"10.32.0.5"}"#);
+    stage.refused("IpamDriver.ReleaseAddress", r#"{"PoolID":"weft/blue/10.32.0.0/16","Address":"10.32"}"#);
+}
+
+#[test]
+fn options_are_known_or_refused_by_name() {
+    let mut stage = Stage::new();
+    let mut create = |options: Value, pool: &str| {
+        let body = json!({
+            "NetworkID": NETWORK, "Options": { "com.docker.network.generic": options }, "IPv4Data": [{ "Pool": pool }],
+        });
+        stage.call("NetworkDriver.CreateNetwork", &body.to_string())["Err"].as_str().map(ToOwned::to_owned)
+    };
+    for (options, pool, part) in [
+        (json!({}), "", "Say it with -o network=NAME; this host has 'blue'"),
+        (json!(null), "", "which network"),
+        (json!("network=blue"), "", "table"),
+        (json!({ "network": "bleu" }), "", "no network 'bleu'"),
+        (json!({ "network": "blue", "icc": "false", "x": "" }), "", "unknown options 'icc', 'x'"),
+        (json!({ "network": "blue", "com.docker.network.bridge.enable_icc": "false" }), "", "enable_icc"),
+        (json!({ "network": "blue", "mtu": "1501" }), "", "from 1280 to 1500"),
+        (json!({ "network": "blue", "mtu": "1000" }), "", "from 1280"),
+        (json!({ "network": "red", "com.docker.network.driver.mtu": "five" }), "", "from 576"),
+        (json!({ "network": "blue", "gateway": "10.32.0.1" }), "", "'docker'"),
+        (json!({ "network": "blue" }), "172.18.0.0/16", "172.18.0.0/16 is no subnet"),
+        (json!({ "network": "blue" }), "nonsense", "prefix length"),
+    ] {
+        let said = create(options, pool).unwrap();
+        assert!(said.contains(part), "'{part}' is not in: {said}");
+    }
+    assert_eq!(create(json!({ "network": "blue", "mtu": "1400" }), "10.32.0.0/16"), None);
+    assert_eq!(create(json!({ "network": "blue", "com.docker.network.driver.mtu": "1300" }), "0.0.0.0/0"), None);
+    assert_eq!(create(json!({ "network": "plain" }), "172.18.0.0/16"), None);
+    // Driver options of an endpoint: there are none.
+    let body = json!({ "NetworkID": NETWORK, "EndpointID": ENDPOINT, "Options": { "speed": "5", "com.docker.network.x": 1 } });
+    assert!(stage.refused("NetworkDriver.CreateEndpoint", &body.to_string()).contains("'speed'"));
+}
+
+#[test]
+fn who_leads_out_follows_from_the_options() {
+    let mut stage = Stage::new();
+    let mut join = |options: Value, internal: bool| {
+        let create = json!({
+            "NetworkID": NETWORK,
+            "Options": { "com.docker.network.generic": options, "com.docker.network.internal": internal },
+        });
+        stage.done("NetworkDriver.CreateNetwork", &create.to_string());
+        let address = stage.request("");
+        stage.done("NetworkDriver.CreateEndpoint", &endpoint_body(ENDPOINT, &address));
+        let answer = stage.done("NetworkDriver.Join", &join_body(ENDPOINT));
+        let mtu = stage.maps.ports.values().next().unwrap().0.mtu;
+        assert_eq!(stage.driver.mtu_of("docker:591785b80116"), mtu);
+        stage.done("NetworkDriver.DeleteNetwork", &create.to_string());
+        (
+            answer["Gateway"].as_str().map(ToOwned::to_owned),
+            answer["GatewayIPv6"].clone(),
+            answer["DisableGatewayService"] == true,
+            mtu,
+        )
+    };
+    assert_eq!(join(json!({ "network": "blue" }), false), (None, Value::Null, false, None));
+    assert_eq!(
+        join(json!({ "network": "blue", "gateway": "weft", "mtu": 1300 }), false),
+        (Some("10.32.0.1".to_owned()), Value::Null, false, Some(1300))
+    );
+    assert_eq!(join(json!({ "network": "blue", "gateway": "weft" }), true), (None, Value::Null, false, None));
+    assert_eq!(join(json!({ "network": "blue", "gateway": "none" }), false), (None, Value::Null, true, None));
+    let published = r#"{"Options":{"com.docker.network.portmap":[{"Proto":6,"IP":"","Port":80,"HostIP":"","HostPort":8080,"HostPortEnd":8080}]}}"#;
+    assert!(stage.refused("NetworkDriver.ProgramExternalConnectivity", published).contains("weft publish"));
+}
+
+#[test]
+fn a_mac_address_comes_as_text_or_in_base64() {
+    for (mac, options, made, answer) in [
+        ("02:42:ac:11:00:05", json!({}), "02:42:ac:11:00:05", json!({})),
+        (
+            "",
+            json!({ "com.docker.network.endpoint.macaddress": "AkKsEQAF" }),
+            "02:42:ac:11:00:05",
+            json!({ "MacAddress": "02:42:ac:11:00:05" }),
+        ),
+        (
+            "",
+            json!({ "com.docker.network.endpoint.macaddress": null }),
+            "02:00:00:00:00:09",
+            json!({ "MacAddress": "02:00:00:00:00:09" }),
+        ),
+    ] {
+        let mut stage = Stage::new();
+        stage.create_network(json!({ "network": "blue" }));
+        let body = json!({
+            "NetworkID": NETWORK, "EndpointID": ENDPOINT, "Interface": { "MacAddress": mac, "AddressIPv6": null }, "Options": options,
+        });
+        assert_eq!(stage.done("NetworkDriver.CreateEndpoint", &body.to_string()), json!({ "Interface": answer }));
+        assert!(
+            matches!(&stage.maps.kept[&format!("endpoint:{ENDPOINT}")], Record::Endpoint(e) if e.mac.to_string() == made)
+        );
+    }
+    let mut stage = Stage::new();
+    stage.create_network(json!({ "network": "blue" }));
+    for (mac, option) in [("01:00:5e:00:00:01", ""), ("02:42", ""), ("", "AkKs"), ("", "!"), ("", "AQBeAAAB")] {
+        let options = json!({ "com.docker.network.endpoint.macaddress": option });
+        let body = json!({ "NetworkID": NETWORK, "EndpointID": ENDPOINT, "Interface": { "MacAddress": mac }, "Options": options });
+        stage.refused("NetworkDriver.CreateEndpoint", &body.to_string());
+    }
+}
+
+#[test]
+fn with_dockers_own_ipam_addresses_are_claimed_and_given_back() {
+    let mut stage = Stage::new();
+    stage.create_network(json!({ "network": "blue" }));
+    stage.start(ENDPOINT, "10.32.1.1/16");
+    assert!(stage.holds("10.32.1.1"));
+    // Another host's, or a port's.
+    stage.maps.leases.insert(("blue".to_owned(), "10.32.1.2".parse().unwrap()), "web:eth1".to_owned());
+    assert!(
+        stage.refused("NetworkDriver.CreateEndpoint", &endpoint_body(&other(1), "10.32.1.2/16")).contains("web:eth1")
+    );
+    stage.done("NetworkDriver.DeleteEndpoint", &format!(r#"{{"EndpointID":"{ENDPOINT}"}}"#));
+    assert!(!stage.holds("10.32.1.1") && stage.holds("10.32.1.2"));
+}
+
+#[test]
+fn what_cannot_be_made_leaves_nothing() {
+    let mut stage = Stage::new();
+    stage.create_network(json!({ "network": "blue" }));
+    let before = stage.maps.kept.clone();
+    stage.maps.refusal = Some("the disk is full".to_owned());
+    assert!(stage.refused("NetworkDriver.CreateEndpoint", &endpoint_body(ENDPOINT, "10.32.1.1/16")).contains("full"));
+    assert!(stage.maps.leases.is_empty() && stage.maps.kept == before);
+    stage.maps.refusal = None;
+    stage.start(ENDPOINT, "10.32.1.1/16");
+    assert!(stage.refused("NetworkDriver.Join", &join_body(&other(1))).contains("start the container again"));
+}
+
+#[test]
+fn the_same_address_is_free_at_once_when_docker_was_killed_and_never_while_a_container_has_it() {
+    let mut stage = Stage::new();
+    stage.create_network(json!({ "network": "blue" }));
+    assert_eq!(stage.request("10.32.0.5"), "10.32.0.5/16");
+    // Two containers at the same moment.
+    let again = r#"{"PoolID":"weft/blue/10.32.0.0/16","Address":"10.32.0.5","Options":{}}"#;
+    assert!(stage.refused("IpamDriver.RequestAddress", again).contains("a moment ago"));
+    stage.done("NetworkDriver.CreateEndpoint", &endpoint_body(ENDPOINT, "10.32.0.5/16"));
+    assert!(stage.refused("IpamDriver.RequestAddress", again).contains("being started"));
+    stage.done("NetworkDriver.Join", &join_body(ENDPOINT));
+    stage.set_place(ENDPOINT, Place::Container);
+    stage.now += ABANDONED;
+    stage.tick();
+    assert!(stage.refused("IpamDriver.RequestAddress", again).contains("a running container"));
+    // Another id with the address: Docker's own IPAM would do that.
+    assert!(
+        stage.refused("NetworkDriver.CreateEndpoint", &endpoint_body(&other(1), "10.32.0.5/16")).contains("in use")
+    );
+
+    // dockerd and the container are killed; nothing is said, and the address is asked for again.
+    stage.set_place(ENDPOINT, Place::Gone);
+    assert_eq!(stage.request("10.32.0.5"), "10.32.0.5/16");
+    stage.start(&other(1), "10.32.0.5/16");
+    // dockerd comes back and releases what it knows of; the interface is still about.
+    stage.release("10.32.0.5");
+    assert!(stage.maps.ports.is_empty() && !stage.holds("10.32.0.5"));
+    assert_eq!(stage.request("10.32.0.5"), "10.32.0.5/16");
+    stage.start(&other(2), "10.32.0.5/16");
+    // Killed before the endpoint was made: the lease yields after a moment.
+    assert_eq!(stage.request("10.32.0.6"), "10.32.0.6/16");
+    stage.now += PENDING;
+    assert_eq!(stage.request("10.32.0.6"), "10.32.0.6/16");
+}
+
+#[test]
+fn what_docker_forgot_is_collected() {
+    let mut stage = Stage::new();
+    stage.create_network(json!({ "network": "blue" }));
+    for (n, address) in ["10.32.0.2/16", "10.32.0.3/16", "10.32.0.4/16"].into_iter().enumerate() {
+        assert_eq!(stage.request(""), address);
+        stage.start(&other(n as u8), address);
+    }
+    stage.request("");
+    // The first dies with its namespace; the second left its container, and Docker was killed then.
+    stage.set_place(&other(0), Place::Gone);
+    stage.done("NetworkDriver.Leave", &format!(r#"{{"EndpointID":"{}"}}"#, other(1)));
+    stage.set_place(&other(1), Place::Host);
+    stage.tick();
+    assert_eq!(stage.maps.ports.len(), 2);
+    stage.now += ABANDONED;
+    stage.tick();
+    assert_eq!(stage.maps.ports.len(), 1);
+    // Leases wait longer than endpoints: Docker may have yet to release them.
+    stage.now += ABANDONED;
+    stage.tick();
+    assert_eq!(stage.maps.leases.len(), 1);
+    assert!(stage.holds("10.32.0.4"));
+}
+
+#[test]
+fn a_restart_of_weft_knows_what_there_was() {
+    let mut stage = Stage::new();
+    stage.create_network(json!({ "network": "blue", "mtu": "1400" }));
+    assert_eq!(stage.request(""), "10.32.0.2/16");
+    stage.start(ENDPOINT, "10.32.0.2/16");
+    let text: Vec<String> = stage.maps.kept.values().map(|record| serde_json::to_string(record).unwrap()).collect();
+    let records: Vec<Record> = text.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+    stage.now += Duration::from_secs(5);
+    stage.driver = Driver::new(records.clone(), stage.now);
+    assert!(stage.driver.has_port("docker:591785b80116") && stage.driver.mtu_of("docker:591785b80116") == Some(1400));
+    stage.tick();
+    assert_eq!((stage.maps.ports.len(), stage.maps.leases.len()), (1, 1));
+    // A network that Docker removed meanwhile is forgotten when its API says so, the one that it has is not.
+    stage.driver.networks_are(&[NETWORK.to_owned()], &mut stage.maps);
+    assert_eq!(stage.maps.kept.len(), 2);
+    stage.driver = Driver::new(records, stage.now);
+    stage.driver.networks_are(&[], &mut stage.maps);
+    assert_eq!(stage.maps.kept.len(), 1);
+    // With no state at all a network is found again by what its containers have.
+    let body = endpoint_body(&other(1), "10.32.0.3/16");
+    stage.done("NetworkDriver.CreateEndpoint", &body);
+    assert_eq!(stage.maps.ports["docker:011785b80116"].0.network, "blue");
+    let nowhere = json!({ "NetworkID": &NETWORK[..12], "EndpointID": other(2), "Interface": {} }).to_string();
+    assert!(stage.refused("NetworkDriver.CreateEndpoint", &nowhere).contains("make it again with -o network=NAME"));
+}
+
+#[test]
+fn whatever_comes_is_answered() {
+    let mut stage = Stage::new();
+    for path in ["", "/", "NetworkDriver.Join", "/VolumeDriver.Create", "/NetworkDriver.Join/", "//Plugin.Activate"] {
+        let reply = stage.driver.answer(stage.now, path, b"{}", &mut stage.maps);
+        let value: Value = serde_json::from_slice(&reply.body).unwrap();
+        assert!(reply.status == 404 && value["Err"].is_string() && value["Error"].is_string());
+    }
+    let calls = [
+        "NetworkDriver.CreateNetwork",
+        "NetworkDriver.DeleteNetwork",
+        "NetworkDriver.CreateEndpoint",
+        "NetworkDriver.Join",
+        "NetworkDriver.DeleteEndpoint",
+        "NetworkDriver.ProgramExternalConnectivity",
+        "IpamDriver.RequestPool",
+        "IpamDriver.RequestAddress",
+        "IpamDriver.ReleaseAddress",
+    ];
+    for call in calls {
+        for body in ["5", "\"x\"", "{", "{\"NetworkID\":5,\"PoolID\":{}}", "\u{1}", "{\"Options\":[1]}"] {
+            stage.refused(call, body);
+        }
+        // Empty, null and nothing known in it: refused where something is needed, but answered.
+        for body in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            "{\"Whatever\":[null]}",
+            "{\"Options\":null,\"Interface\":null,\"IPv4Data\":null}",
+        ] {
+            stage.call(call, body);
+        }
+        assert_eq!(stage.raw(call, &[0xff, 0xfe]).status, 200);
+    }
+    for id in ["", "../../etc", "a b", &"0".repeat(65)] {
+        let body = json!({ "NetworkID": id, "EndpointID": id }).to_string();
+        stage.refused("NetworkDriver.CreateNetwork", &body);
+        stage.refused("NetworkDriver.CreateEndpoint", &body);
+    }
+    assert!(stage.maps.kept.is_empty() && stage.maps.ports.is_empty() && stage.maps.leases.is_empty());
+}

@@ -1,0 +1,443 @@
+//! The host in networks: `weft expose` with and without masquerading, `weft publish` from outside, from the host and by 127.0.0.1, to
+//! instances here and elsewhere, while instances die, rules are flushed and the daemon is restarted; and that nothing is left.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::cli::weft;
+use common::eventually;
+use common::place::{self, Sleeper, inside, lab, spec};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use weft::control::request::{Outside, PortStatus, Status};
+use weft::io::netlink::Netlink;
+use weft::io::netns::Netns;
+use weft::lab::ping::Pinger;
+use weft::lab::spec::LabSpec;
+use weft::lab::{Lab, Stop};
+
+/// The network all of it is about, with its service address at its beginning.
+const BLUE: &str = "\n[[network]]\nname = \"blue\"\nvni = 200\nsubnets = [\"10.77.0.0/16\", \"fd77::/64\"]\n";
+/// How long a try may take before the next.
+const TRY: Duration = Duration::from_millis(500);
+/// An address of the host towards the outside, and one out there.
+const HOST: &str = "198.51.100.1";
+const OUTSIDE: &str = "198.51.100.2";
+
+fn socket(lab: &Lab, h: usize) -> PathBuf {
+    lab.host(h).files.socket()
+}
+
+fn outside(lab: &Lab, h: usize) -> Outside {
+    weft(&socket(lab, h), "published --json").json()
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// What nft shows of a namespace; `None` without nft.
+fn ruleset(netns: &Netns) -> Option<String> {
+    let output = netns.run(|| Command::new("nft").args(["list", "ruleset"]).output()).unwrap().ok()?;
+    assert!(output.status.success(), "{output:?}");
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+fn nft(netns: &Netns, line: &str) {
+    let output = netns.run(|| Command::new("nft").args(line.split(' ')).output()).unwrap().unwrap();
+    assert!(output.status.success(), "nft {line}: {output:?}");
+}
+
+fn switch(netns: &Netns, name: &str) -> String {
+    let read = || std::fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap();
+    netns.run(read).unwrap().trim().to_owned()
+}
+
+/// Whether the tests can run, and why not.
+fn usable() -> bool {
+    if !place::usable() {
+        return false;
+    }
+    let answer = Command::new("nft").arg("--version").output();
+    let found = answer.is_ok_and(|output| output.status.success());
+    if !found {
+        common::skip::say("there is no nft (package nftables)");
+    }
+    found
+}
+
+/// A namespace with a link to a host of the lab: the world outside of the mesh.
+fn world(lab: &Lab, h: usize) -> Netns {
+    let world = Netns::create().unwrap();
+    let add = |netlink: &mut Netlink, ifname: &str, address: &str| {
+        let index = netlink.link(ifname).unwrap().unwrap().index;
+        netlink.add_address(index, format!("{address}/24").parse().unwrap(), true).unwrap();
+        netlink.set_up(index).unwrap();
+    };
+    inside(&lab.host(h).netns, |netlink| {
+        netlink.add_veth("out", "in", Some(&world)).unwrap();
+        add(netlink, "out", HOST);
+    });
+    inside(&world, |netlink| add(netlink, "in", OUTSIDE));
+    world
+}
+
+/// A container in blue, called NAME; its default route is the service address.
+fn container(lab: &Lab, h: usize, name: &str, v4: &str) -> Sleeper {
+    let sleeper = Sleeper::new();
+    let line = format!(
+        "attach pid:{} --network blue --ip {v4}/16@10.77.0.1 --name {name}:eth1 --dns-name {name}",
+        sleeper.pid()
+    );
+    weft(&socket(lab, h), &line).done();
+    sleeper
+}
+
+/// A server of a namespace that says its name to whoever asks; ends when it is dropped.
+struct Server {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// By TCP and UDP, on this port.
+    fn start(netns: &Netns, port: u16, says: &'static str) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let tcp = netns.run(|| TcpListener::bind(("0.0.0.0", port)).unwrap()).unwrap();
+        let udp = netns.run(|| UdpSocket::bind(("0.0.0.0", port)).unwrap()).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        udp.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let (of_tcp, of_udp) = (over.clone(), over.clone());
+        let by_tcp = move || {
+            while !of_tcp.load(Relaxed) {
+                match tcp.accept() {
+                    Ok((mut stream, from)) => {
+                        let _ = stream.write_all(format!("{says} {}", from.ip()).as_bytes());
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        };
+        let by_udp = move || {
+            let mut buffer = [0; 64];
+            while !of_udp.load(Relaxed) {
+                if let Ok((_, from)) = udp.recv_from(&mut buffer) {
+                    let _ = udp.send_to(format!("{says} {}", from.ip()).as_bytes(), from);
+                }
+            }
+        };
+        Self { over, threads: vec![std::thread::spawn(by_tcp), std::thread::spawn(by_udp)] }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.over.store(true, Relaxed);
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// Asks by TCP, once: who answered and whom it took us for.
+fn try_tcp(netns: &Netns, to: SocketAddr) -> Option<String> {
+    netns
+        .run(|| {
+            let mut stream = TcpStream::connect_timeout(&to, TRY).ok()?;
+            stream.set_read_timeout(Some(TRY)).unwrap();
+            let mut said = String::new();
+            stream.read_to_string(&mut said).ok().filter(|&length| length > 0)?;
+            Some(said)
+        })
+        .unwrap()
+}
+
+fn tcp(netns: &Netns, to: &str) -> String {
+    eventually(to, || try_tcp(netns, address(to)))
+}
+
+/// A UDP client that keeps its port.
+struct Client(UdpSocket, SocketAddr);
+
+impl Client {
+    fn new(netns: &Netns, to: &str) -> Self {
+        let socket = netns.run(|| UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+        socket.set_read_timeout(Some(TRY)).unwrap();
+        Self(socket, address(to))
+    }
+
+    fn ask(&self) -> Option<String> {
+        self.0.send_to(b"?", self.1).ok()?;
+        let mut buffer = [0; 64];
+        let (length, _) = self.0.recv_from(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+}
+
+fn who(said: &str) -> &str {
+    said.split(' ').next().unwrap()
+}
+
+fn blue(hosts: usize) -> Lab {
+    lab(LabSpec { extra_config: BLUE.to_owned(), ..spec(hosts, 0) })
+}
+
+fn ping(from: &Netns, to: &str) {
+    let to: IpAddr = to.parse().unwrap();
+    Pinger::open(from, to, None).unwrap().until(56, common::SOON).unwrap();
+}
+
+#[test]
+fn an_exposed_network_is_reached_from_the_host_and_its_containers_reach_the_outside_if_asked() {
+    if !usable() {
+        return;
+    }
+    let mut lab = blue(2);
+    let (here, there) = (container(&lab, 1, "here", "10.77.0.5"), container(&lab, 2, "there", "10.77.0.6"));
+    let world = world(&lab, 1);
+    let host = lab.host(1).netns.try_clone().unwrap();
+    let forwarding = switch(&host, "ipv4/ip_forward");
+    let said = weft(&socket(&lab, 1), "expose blue --ip 10.77.0.2/16 --ip fd77::2/64").done();
+    assert!(said.contains("10.77.0.2/16, fd77::2/64") && said.contains("weft-blue"), "{said}");
+    for container in ["10.77.0.5", "10.77.0.6"] {
+        ping(&host, container);
+    }
+    ping(&there.netns(), "10.77.0.2");
+
+    // That a host is in a network is no way out of it.
+    assert!(Pinger::open(&here.netns(), OUTSIDE.parse().unwrap(), None).unwrap().until(56, TRY).is_err());
+    let server = Server::start(&world, 9000, "world");
+    weft(&socket(&lab, 1), "expose blue --masquerade").done();
+    assert_eq!(outside(&lab, 1).exposed.iter().map(|one| one.masquerade).collect::<Vec<_>>(), [true]);
+    ping(&here.netns(), OUTSIDE);
+    assert_eq!(tcp(&here.netns(), &format!("{OUTSIDE}:9000")), format!("world {HOST}"));
+    let asked = || Client::new(&here.netns(), &format!("{OUTSIDE}:9000")).ask();
+    assert_eq!(eventually("an answer", asked), format!("world {HOST}"));
+    assert_eq!(switch(&host, "ipv4/ip_forward"), "1");
+    // What others reach is theirs: the other host is no way out.
+    assert!(try_tcp(&there.netns(), address(&format!("{OUTSIDE}:9000"))).is_none());
+    // Again it is the same, and a restart changes nothing.
+    let rules = ruleset(&host).unwrap();
+    weft(&socket(&lab, 1), "expose blue --masquerade").done();
+    lab.kill_daemon(1, libc::SIGKILL).unwrap();
+    assert_eq!(ruleset(&host).unwrap(), rules);
+    lab.start_daemon(1, &Stop::default()).unwrap();
+    assert_eq!(tcp(&here.netns(), &format!("{OUTSIDE}:9000")), format!("world {HOST}"));
+    assert_eq!(ruleset(&host).unwrap(), rules);
+    drop(server);
+
+    weft(&socket(&lab, 1), "hide blue").done();
+    assert_eq!(ruleset(&host).unwrap(), "");
+    assert_eq!(place::links(&host), ["eth0", "lo", "out"]);
+    assert_eq!(switch(&host, "ipv4/ip_forward"), forwarding);
+    assert!(weft(&socket(&lab, 1), "hide blue").done().contains("not exposed"));
+    assert_eq!(outside(&lab, 1), Outside::default());
+}
+
+#[test]
+fn a_published_port_leads_to_containers_here_and_elsewhere() {
+    if !usable() {
+        return;
+    }
+    let lab = blue(2);
+    let one = container(&lab, 1, "web", "10.77.0.5");
+    let two = container(&lab, 2, "web", "10.77.0.6");
+    let (world, host) = (world(&lab, 1), lab.host(1).netns.try_clone().unwrap());
+    let servers = [Server::start(&one.netns(), 80, "one"), Server::start(&two.netns(), 80, "two")];
+    let forwarding = switch(&host, "ipv4/ip_forward");
+    weft(&socket(&lab, 1), "expose blue --ip 10.77.0.2/16").done();
+    weft(&socket(&lab, 1), "publish 8080:web:80 --network blue").done();
+    weft(&socket(&lab, 1), "publish 5353:web:80/udp --network blue").done();
+    weft(&socket(&lab, 1), "publish 127.0.0.1:8081:10.77.0.6:80 --network blue").done();
+    eventually("both are known", || (outside(&lab, 1).published[0].instances.len() == 2).then_some(()));
+
+    // From outside, from the host, by its own address and by 127.0.0.1: each in turn.
+    for (from, to) in [(&world, HOST), (&host, HOST), (&host, "127.0.0.1"), (&host, "10.77.0.2")] {
+        let mut heard = Vec::new();
+        eventually(to, || {
+            heard.extend(try_tcp(from, address(&format!("{to}:8080"))));
+            (heard.iter().any(|said| who(said) == "one") && heard.iter().any(|said| who(said) == "two")).then_some(())
+        });
+        assert!(heard.iter().all(|said| said.ends_with(" 10.77.0.2")), "{heard:?}");
+        let client = || Client::new(from, &format!("{to}:5353")).ask();
+        eventually("UDP reaches one", || client().filter(|said| who(said) == "one"));
+        eventually("UDP reaches two", || client().filter(|said| who(said) == "two"));
+    }
+    // A container of the network, by the host's address in it.
+    assert!(["one", "two"].contains(&who(&tcp(&one.netns(), "10.77.0.2:8080"))));
+    assert_eq!(who(&tcp(&host, "127.0.0.1:8081")), "two");
+    assert!(try_tcp(&world, address(&format!("{HOST}:8081"))).is_none());
+    // 127.0.0.1 of the host stays its own.
+    let own = host.run(|| TcpListener::bind("127.0.0.1:7000").unwrap()).unwrap();
+    let to_host = |netlink: &mut Netlink| {
+        let index = netlink.link("eth1").unwrap().unwrap().index;
+        netlink.add_route(Some("127.0.0.0/8".parse().unwrap()), "10.77.0.2".parse().unwrap(), index)
+    };
+    let routed = inside(&one.netns(), |netlink| to_host(netlink).is_ok());
+    if routed {
+        assert!(try_tcp(&one.netns(), address("127.0.0.1:7000")).is_none());
+    }
+    drop(own);
+
+    // What is taken is refused by name.
+    let own = host.run(|| TcpListener::bind("0.0.0.0:7001").unwrap()).unwrap();
+    let said = weft(&socket(&lab, 1), "publish 7001:web:80 --network blue").refused();
+    assert!(said.contains("7001/tcp") && said.contains(&format!("(pid {})", std::process::id())), "{said}");
+    drop(own);
+    let said = weft(&socket(&lab, 1), "publish 8080:db:80 --network blue").refused();
+    assert!(said.contains("web:80 of network blue"), "{said}");
+    assert!(host.run(|| TcpListener::bind("0.0.0.0:8080")).unwrap().is_err(), "others are kept off");
+
+    let said = weft(&socket(&lab, 1), "hide blue").refused();
+    assert!(said.contains("unpublish") && said.contains("8080/tcp"), "{said}");
+    for port in ["8080", "5353/udp", "127.0.0.1:8081"] {
+        weft(&socket(&lab, 1), &format!("unpublish {port}")).done();
+    }
+    assert!(try_tcp(&world, address(&format!("{HOST}:8080"))).is_none());
+    host.run(|| TcpListener::bind("0.0.0.0:8080").unwrap()).unwrap();
+    weft(&socket(&lab, 1), "hide blue").done();
+    assert_eq!((ruleset(&host).unwrap(), switch(&host, "ipv4/ip_forward")), (String::new(), forwarding));
+    drop(servers);
+}
+
+#[test]
+fn an_instance_that_dies_is_replaced_by_another() {
+    if !usable() {
+        return;
+    }
+    let mut lab = blue(3);
+    let one = container(&lab, 1, "web", "10.77.0.5");
+    let two = container(&lab, 2, "web", "10.77.0.6");
+    let three = container(&lab, 3, "web", "10.77.0.7");
+    let world = world(&lab, 1);
+    let of_one = Server::start(&one.netns(), 80, "one");
+    let _of_two = Server::start(&two.netns(), 80, "two");
+    let _of_three = Server::start(&three.netns(), 80, "three");
+    weft(&socket(&lab, 1), "expose blue --ip 10.77.0.2/16").done();
+    // A client that sends before the port is published is not left behind.
+    let early = Client::new(&world, &format!("{HOST}:5353"));
+    assert_eq!(early.ask(), None);
+    weft(&socket(&lab, 1), "publish 8080:web:80 --network blue").done();
+    weft(&socket(&lab, 1), "publish 5353:web:80/udp --network blue").done();
+    eventually("an answer to the early one", || early.ask());
+
+    // Its program ends: it is left out, and comes back.
+    let control = socket(&lab, 1);
+    let state = |instance: &str| {
+        let all: Outside = weft(&control, "published --json").json();
+        let tcp = all.published.iter().find(|one| one.publish.host_port == 8080).unwrap();
+        let found = tcp.instances.iter().find(|one| one.address.to_string() == instance);
+        found.map(|one| one.state.clone()).unwrap_or_default()
+    };
+    let ask_some = || (0..8).filter_map(|_| try_tcp(&world, address(&format!("{HOST}:8080")))).collect::<Vec<_>>();
+    eventually("all three are used", || (state("10.77.0.7") == "used").then_some(()));
+    drop(of_one);
+    eventually("one is unhealthy", || (state("10.77.0.5") == "unhealthy").then_some(()));
+    let heard = ask_some();
+    assert!(heard.len() == 8 && heard.iter().all(|said| who(said) != "one"), "{heard:?}");
+    let of_one = Server::start(&one.netns(), 80, "one");
+    eventually("one is used again", || (state("10.77.0.5") == "used").then_some(()));
+
+    // The container ends: a client that goes on sending from the same port finds another.
+    let clients: Vec<Client> = (0..6).map(|_| Client::new(&world, &format!("{HOST}:5353"))).collect();
+    let with_two: Vec<&Client> =
+        clients.iter().filter(|client| client.ask().is_some_and(|said| who(&said) == "two")).collect();
+    assert!(!with_two.is_empty());
+    two.end();
+    eventually("two is gone", || state("10.77.0.6").is_empty().then_some(()));
+    for client in with_two {
+        eventually("UDP goes on", || client.ask().filter(|said| who(said) != "two"));
+    }
+
+    // Its host ends.
+    lab.kill_daemon(3, libc::SIGKILL).unwrap();
+    eventually("three is gone", || state("10.77.0.7").is_empty().then_some(()));
+    assert_eq!(who(&tcp(&world, &format!("{HOST}:8080"))), "one");
+    drop(of_one);
+}
+
+#[test]
+fn rules_that_somebody_flushes_come_back_and_a_restart_goes_on() {
+    if !usable() {
+        return;
+    }
+    let mut lab = blue(1);
+    let web = container(&lab, 1, "web", "10.77.0.5");
+    let _server = Server::start(&web.netns(), 80, "web");
+    let (world, host) = (world(&lab, 1), lab.host(1).netns.try_clone().unwrap());
+    weft(&socket(&lab, 1), "expose blue --ip 10.77.0.2/16").done();
+    weft(&socket(&lab, 1), "publish 8080:web:80 --network blue").done();
+    let to = format!("{HOST}:8080");
+    assert_eq!(who(&tcp(&world, &to)), "web");
+    eventually("the container is known", || ruleset(&host).filter(|rules| rules.contains("10.77.0.5")));
+    let rules = ruleset(&host).unwrap();
+
+    for harm in ["flush ruleset", "flush chain inet weft publish", "delete table inet weft"] {
+        nft(&host, harm);
+        let begun = Instant::now();
+        eventually(harm, || (ruleset(&host).unwrap() == rules).then_some(()));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{harm}: {:?}", begun.elapsed());
+        assert_eq!(who(&tcp(&world, &to)), "web");
+    }
+    // Others' tables are theirs, and one that drops what is forwarded is told of.
+    nft(&host, "add table ip filter");
+    nft(&host, "add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    let warned = |wanted: bool| {
+        let status: Status = weft(&socket(&lab, 1), "status --json").json();
+        let warning = status.warnings.into_iter().find(|warning| warning.contains("chain FORWARD"));
+        (warning.is_some() == wanted).then_some(warning.unwrap_or_default())
+    };
+    let warning = eventually("a warning", || warned(true));
+    assert!(warning.contains("iptables -I FORWARD -i weft-blue -j ACCEPT"), "{warning}");
+    assert!(try_tcp(&world, address(&to)).is_none());
+    nft(&host, "insert rule ip filter FORWARD iifname weft-blue accept");
+    nft(&host, "insert rule ip filter FORWARD oifname weft-blue accept");
+    eventually("no warning", || warned(false));
+    assert_eq!(who(&tcp(&world, &to)), "web");
+    nft(&host, "delete table ip filter");
+
+    // The rules stay while there is no daemon, and the next one takes them over.
+    lab.kill_daemon(1, libc::SIGTERM).unwrap();
+    assert_eq!(ruleset(&host).unwrap(), rules);
+    lab.start_daemon(1, &Stop::default()).unwrap();
+    assert_eq!(who(&tcp(&world, &to)), "web");
+    let ports: Vec<PortStatus> = weft(&socket(&lab, 1), "ports --json").json();
+    assert!(ports.iter().any(|port| port.name == "expose:blue" && port.state == "up"), "{ports:?}");
+    // Flushed while there was none.
+    lab.kill_daemon(1, libc::SIGKILL).unwrap();
+    nft(&host, "flush ruleset");
+    lab.start_daemon(1, &Stop::default()).unwrap();
+    assert_eq!(who(&tcp(&world, &to)), "web");
+
+    weft(&socket(&lab, 1), "unpublish 8080").done();
+    weft(&socket(&lab, 1), "hide blue").done();
+    assert_eq!(ruleset(&host).unwrap(), "");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(ruleset(&host).unwrap(), "", "it does not come back either");
+}
+
+#[test]
+fn a_published_port_alone_exposes_its_network_with_an_address_of_the_slice_and_hides_it_again() {
+    if !usable() {
+        return;
+    }
+    let sliced = BLUE.replace("vni = 200", "vni = 200\nslice = [\"10.77.8.0/24\", \"fd77::800/120\"]");
+    let lab = lab(LabSpec { extra_config: sliced, ..spec(1, 0) });
+    let web = container(&lab, 1, "web", "10.77.0.5");
+    let _server = Server::start(&web.netns(), 80, "web");
+    let (world, host) = (world(&lab, 1), lab.host(1).netns.try_clone().unwrap());
+    weft(&socket(&lab, 1), "publish 8080:web:80 --network blue").done();
+    let exposed = outside(&lab, 1).exposed;
+    assert!(exposed[0].addresses[0].cidr.to_string().starts_with("10.77.8."), "{exposed:?}");
+    assert!(!exposed[0].asked_for);
+    let said = tcp(&world, &format!("{HOST}:8080"));
+    assert_eq!(said, format!("web {}", exposed[0].addresses[0].cidr.address));
+    weft(&socket(&lab, 1), "unpublish 8080").done();
+    assert_eq!((ruleset(&host).unwrap().as_str(), outside(&lab, 1)), ("", Outside::default()));
+    assert_eq!(place::links(&host), ["eth0", "lo", "out"]);
+}
