@@ -348,6 +348,7 @@ fn other_names_are_asked_of_the_resolvers_unless_the_network_is_to_itself() {
     let before = resolver.asked.load(Relaxed);
     dig(container, "example.com A");
     assert_eq!(resolver.asked.load(Relaxed), before);
+    eventually("status counts it", || said(&lab, 1, "status").contains("1 cached").then_some(()));
     for transport in ["", "+tcp"] {
         assert_eq!(
             dig(container, &format!("{transport} long{}.example A", transport.len())).answers,

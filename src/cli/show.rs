@@ -69,10 +69,12 @@ fn status(s: &Status) -> String {
     for (index, (name, state)) in s.offloads.iter().enumerate() {
         line(if index == 0 { "offloads" } else { "" }, format!("{name:<14}{state}"));
     }
-    let trust = s.trust.iter().filter(|(_, count)| **count > 0).map(|(name, count)| format!("{count} {name}"));
-    let trust: Vec<String> = trust.collect();
-    if !trust.is_empty() {
-        line("trust", trust.join(", "));
+    for (what, counts) in [("trust", &s.trust), ("other names", &s.other_names)] {
+        let counts = counts.iter().filter(|(_, count)| **count > 0).map(|(name, count)| format!("{count} {name}"));
+        let counts: Vec<String> = counts.collect();
+        if !counts.is_empty() {
+            line(what, counts.join(", "));
+        }
     }
     if let (Some(members), Some(alive)) = (s.mesh.get("members"), s.mesh.get("alive")) {
         line("mesh", format!("{members} other members, {alive} of them there"));

@@ -96,6 +96,7 @@ impl<H: Host> Control<H> {
             drops: Drop::ALL.iter().map(|&reason| (reason.name().to_owned(), counters.dropped(reason))).collect(),
             trust: self.trust.counters().named(),
             mesh: self.mesh_counts(),
+            other_names: self.names().forwarded().named(),
             refused: self.refused_lately(now),
             warnings,
         }

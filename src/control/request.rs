@@ -309,6 +309,10 @@ pub struct Status {
     /// others' documents and messages was refused since start, by why.
     #[serde(default)]
     pub mesh: BTreeMap<String, u64>,
+    /// What became of questions for names that are not ours, since start: asked, answered out of the cache, failed, refused because
+    /// too many waited; and of resolvers: silent, and messages that answer nothing.
+    #[serde(default)]
+    pub other_names: BTreeMap<String, u64>,
     /// Frames that a network's policy refused lately, the latest first.
     #[serde(default)]
     pub refused: Vec<Refused>,

@@ -12,6 +12,7 @@
 //! A name is in lower case, without its network's domain: `web`, or `api.web`. A name that is only the end of others
 //! (`web`, where there is `api.web`) exists too, with nothing of its own (RFC 4592 §2.2.2).
 
+use super::forward::Counters;
 use super::zone::Settings;
 use crate::wire::key::PublicKey;
 use crate::wire::service::Service;
@@ -119,6 +120,7 @@ pub struct Directory {
     said: Mutex<Said>,
     settings: ArcSwap<Settings>,
     version: AtomicU32,
+    forwarded: Mutex<Counters>,
 }
 
 impl Directory {
@@ -136,6 +138,16 @@ impl Directory {
     /// A number that goes up with each change, and around.
     pub fn version(&self) -> u32 {
         self.version.load(Relaxed)
+    }
+
+    /// What became of questions for other names, as whoever asks resolvers has told last.
+    pub fn forwarded(&self) -> Counters {
+        *self.forwarded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Directory::forwarded`].
+    pub fn set_forwarded(&self, counters: Counters) {
+        *self.forwarded.lock().unwrap_or_else(PoisonError::into_inner) = counters;
     }
 
     /// A member has these names and no others; none when it is gone. `is_local` if it is this host. Of entries with one name,

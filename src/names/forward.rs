@@ -27,7 +27,7 @@ use cache::Cache;
 use domain::base::Message;
 use domain::base::iana::OptRcode;
 use relay::{Key, Response};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -100,15 +100,16 @@ pub struct Counters {
 
 impl Counters {
     /// With their names.
-    pub fn named(&self) -> [(&'static str, u64); 6] {
-        [
+    pub fn named(&self) -> BTreeMap<String, u64> {
+        let all = [
             ("asked", self.asked),
             ("cached", self.cached),
             ("failed", self.failed),
             ("crowded", self.crowded),
             ("silent", self.silent),
             ("foreign", self.foreign),
-        ]
+        ];
+        all.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use super::resolvers::HostResolvers;
 use super::stack::{Heard, Outcome, Stack};
 use super::upstream::Upstream;
 use crate::io::outbox::Outbox;
-use crate::names::forward::{Forwarder, Output};
+use crate::names::forward::{Counters, Forwarder, Output};
 use crate::names::{Directory, Transport, Verdict, answer};
 use crate::switch::Switch;
 use crate::switch::counters::Drop;
@@ -43,6 +43,8 @@ pub(super) struct Thread {
     upstream: Upstream,
     host_resolvers: HostResolvers,
     /// The version of the names' settings in force.
+    /// What the directory was told of what became of questions.
+    told: Counters,
     settings: Option<u32>,
     next_look: Duration,
     random: u64,
@@ -76,6 +78,7 @@ impl Thread {
             stack: Stack::new(Duration::ZERO, random),
             forwarder: Forwarder::new(seed),
             host_resolvers,
+            told: Counters::default(),
             settings: None,
             next_look: Duration::ZERO,
             random,
@@ -112,6 +115,11 @@ impl Thread {
             self.stack.tick(now);
             self.forwarder.tick(now);
             self.settle(now);
+            let counters = self.forwarder.counters();
+            if counters != self.told {
+                self.told = counters;
+                self.directory.set_forwarded(counters);
+            }
         }
     }
 
