@@ -1,27 +1,19 @@
 //! weft as Docker's network and IPAM driver, driven by real dockerds: two of them, each on a host of a lab with a weft daemon of its
 //! own, started, stopped, killed and started again.
-//!
-//! Docker looks for its drivers in `/run/docker/plugins` and nowhere else, so each dockerd has a mount namespace of its own, with a
-//! `/run/docker` that is another directory of the test's.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 
 use common::cli::weft;
+use common::docker::{Docker, PROGRAMS};
+use common::engine::{IMAGE, text, with_engines};
 use common::place::{self, spec};
-use common::skip::skip;
 use common::{SOON, eventually};
-use serde_json::{Value, json};
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::net::{IpAddr, TcpStream};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use weft::control::request::{LeaseStatus, NameStatus, PortStatus};
 use weft::io::netns::Netns;
@@ -29,9 +21,6 @@ use weft::lab::ping::Pinger;
 use weft::lab::spec::LabSpec;
 use weft::lab::{Lab, Stop, process};
 
-const IMAGE: &str = "box";
-/// What a container that has nothing to do does: it ends by itself should the test be killed.
-const IDLE: [&str; 2] = ["/bin/sleep", "900"];
 /// The weft networks, and who gives which addresses of them; HOST is the host's number.
 const CONFIG: &str = r#"
 [docker]
@@ -55,220 +44,6 @@ slice = ["10.98.HOST.0/24"]
 /// Both ways to name a network; Docker wants to hear the subnet from whoever wants to say `--ip`.
 const BLUE: &str = "network create -d weft --ipam-driver weft --subnet 10.99.0.0/16 -o network=blue";
 const ANY_BLUE: &str = "network create -d weft --ipam-driver weft --ipam-opt network=blue -o network=blue";
-
-/// Why dockerd cannot be tried here.
-fn missing() -> Option<String> {
-    // SAFETY: geteuid takes nothing and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        return Some("container engines need root".to_owned());
-    }
-    if busybox().is_none() {
-        return Some("there is no busybox (package busybox-static)".to_owned());
-    }
-    let have = |program: &&str| Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
-    ["dockerd", "docker", "tar"]
-        .iter()
-        .find(|program| !have(program))
-        .map(|program| format!("{program} is not installed"))
-}
-
-fn busybox() -> Option<PathBuf> {
-    ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists())
-}
-
-/// The image as a tar archive.
-fn image() -> PathBuf {
-    let (root, archive) = (Path::new("/run/root"), PathBuf::from("/run/image.tar"));
-    fs::create_dir_all(root.join("bin")).unwrap();
-    fs::copy(busybox().unwrap(), root.join("bin/busybox")).unwrap();
-    let programs = ["sh", "sleep", "ping", "nc", "ip", "cat"];
-    programs.iter().for_each(|name| symlink("busybox", root.join("bin").join(name)).unwrap());
-    let tar = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status().unwrap();
-    assert!(tar.success());
-    archive
-}
-
-fn text(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text.trim().to_owned()
-}
-
-/// A dockerd on a host of the lab. Dropping it ends its containers and it.
-struct Docker {
-    h: usize,
-    dir: PathBuf,
-    /// Holds the mount namespace, in which dockerd keeps its containers' network namespaces when it is killed.
-    keeper: Child,
-    daemon: Child,
-}
-
-impl Docker {
-    /// Starts it, or says why this machine does not let it run.
-    fn start(lab: &Lab, h: usize, image: &Path, arguments: &[&str]) -> Result<Self, String> {
-        let dir = PathBuf::from(format!("/run/docker-of-h{h}"));
-        fs::create_dir_all(dir.join("run")).unwrap();
-        fs::create_dir_all("/run/docker").unwrap();
-        let mut keeper = Command::new("sleep");
-        keeper.arg("3600");
-        process::die_with_us(&mut keeper);
-        // SAFETY: between fork and exec it makes system calls only, on strings that were made before.
-        unsafe { keeper.pre_exec(own_mounts(&dir.join("run"))) };
-        let keeper = keeper.spawn().unwrap();
-        let daemon = Self::spawn(lab, h, &dir, &keeper, arguments);
-        let mut docker = Self { h, dir, keeper, daemon };
-        docker.wait()?;
-        text(&docker.command(&["import", image.to_str().unwrap(), IMAGE]).output().unwrap());
-        Ok(docker)
-    }
-
-    fn spawn(lab: &Lab, h: usize, dir: &Path, keeper: &Child, arguments: &[&str]) -> Child {
-        let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
-        let mut command = Command::new("dockerd");
-        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--log-level=warn"]).args(arguments);
-        command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
-        command.arg("-H").arg(format!("unix://{}", dir.join("docker.sock").display()));
-        command.arg("--pidfile").arg(dir.join("pid")).stdout(log.try_clone().unwrap()).stderr(log);
-        process::inside(&lab.host(h).netns, &mut command).unwrap();
-        process::die_with_us(&mut command);
-        let mounts = fs::File::open(format!("/proc/{}/ns/mnt", keeper.id())).unwrap();
-        let enter = move || {
-            // SAFETY: setns takes no pointer; the descriptor is open as long as the closure lives.
-            let code = unsafe { libc::setns(mounts.as_raw_fd(), libc::CLONE_NEWNS) };
-            if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-        };
-        // SAFETY: between fork and exec it makes one system call.
-        unsafe { command.pre_exec(enter) };
-        command.spawn().unwrap()
-    }
-
-    fn wait(&mut self) -> Result<(), String> {
-        let up = eventually("dockerd is up or has ended", || {
-            let ended = self.daemon.try_wait().unwrap().is_some();
-            let answers = self.command(&["version"]).output().unwrap().status.success();
-            (ended || answers).then_some(answers)
-        });
-        let log = || fs::read_to_string(self.dir.join("log")).unwrap();
-        if up { Ok(()) } else { Err(format!("dockerd does not run here: {}", log())) }
-    }
-
-    fn kill(&mut self) {
-        process::signal(&self.daemon, libc::SIGKILL);
-        self.daemon.wait().unwrap();
-        // Its containerd is killed with it; one that is dying would be taken for one that runs.
-        let file = self.dir.join("exec/containerd/containerd.pid");
-        let pid = fs::read_to_string(&file).unwrap();
-        eventually("containerd has ended", || {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-            let state = stat.rsplit(") ").next().unwrap_or_default();
-            (state.is_empty() || state.starts_with(['Z', 'X'])).then_some(())
-        });
-        for left in [file, self.dir.join("pid")] {
-            fs::remove_file(left).unwrap();
-        }
-    }
-
-    fn stop(&mut self) {
-        process::signal(&self.daemon, libc::SIGTERM);
-        self.daemon.wait().unwrap();
-    }
-
-    fn start_again(&mut self, lab: &Lab, arguments: &[&str]) {
-        self.daemon = Self::spawn(lab, self.h, &self.dir, &self.keeper, arguments);
-        self.wait().unwrap();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command.arg("-H").arg(format!("unix://{}", self.dir.join("docker.sock").display())).args(arguments);
-        command
-    }
-
-    /// `docker LINE`; arguments are separated by blanks.
-    #[track_caller]
-    fn run(&self, line: &str) -> String {
-        let output = self.command(&line.split_whitespace().collect::<Vec<_>>()).output().unwrap();
-        let all = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "docker {line}: {all}\n{}", process::last_words(&self.dir.join("log"), 20));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-
-    #[track_caller]
-    fn refused(&self, line: &str) -> String {
-        let output = self.command(&line.split_whitespace().collect::<Vec<_>>()).output().unwrap();
-        assert!(!output.status.success(), "docker {line} worked");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    /// Starts a container that does nothing, with these options.
-    #[track_caller]
-    fn container(&self, name: &str, options: &str) {
-        self.run(&format!("run -d --stop-signal KILL --name {name} {options} {IMAGE} {} {}", IDLE[0], IDLE[1]));
-    }
-
-    /// As [`Docker::container`] with a MAC address, which command lines later than this Docker cannot ask it for.
-    fn container_with_mac(&self, name: &str, mac: &str, network: &str, v4: &str, v6: &str) {
-        let addresses = json!({ "IPv4Address": v4, "IPv6Address": v6 });
-        let body = json!({
-            "Image": IMAGE, "Cmd": IDLE, "MacAddress": mac, "HostConfig": { "NetworkMode": network },
-            "NetworkingConfig": { "EndpointsConfig": { network: { "IPAMConfig": addresses } } },
-        });
-        let body = body.to_string();
-        let mut stream = UnixStream::connect(self.dir.join("docker.sock")).unwrap();
-        let head =
-            format!("POST /v1.41/containers/create?name={name} HTTP/1.0\r\nContent-Type: application/json\r\n");
-        write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.contains(" 201 "), "{answer}");
-        self.run(&format!("start {name}"));
-    }
-
-    fn netns(&self, name: &str) -> Netns {
-        Netns::of_pid(self.run(&format!("inspect -f {{{{.State.Pid}}}} {name}")).parse().unwrap()).unwrap()
-    }
-
-    /// A container's address in one of Docker's networks, as Docker has it.
-    fn address(&self, name: &str, network: &str) -> IpAddr {
-        let format = "{{json .NetworkSettings.Networks}}";
-        let networks = text(&self.command(&["inspect", "-f", format, name]).output().unwrap());
-        let networks: Value = serde_json::from_str(&networks).unwrap();
-        networks[network]["IPAddress"].as_str().unwrap().parse().unwrap()
-    }
-}
-
-/// Between fork and exec: `/run/docker` becomes another directory, for this process and those it starts.
-fn own_mounts(run: &Path) -> impl FnMut() -> io::Result<()> + Send + Sync + use<> {
-    let c = |text: &str| std::ffi::CString::new(text).unwrap();
-    let (none, root, from, to) = (c("none"), c("/"), c(run.to_str().unwrap()), c("/run/docker"));
-    move || {
-        let checked = |code: i32| if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
-        // SAFETY: unshare takes no pointer.
-        checked(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-        let (private, null) = (libc::MS_REC | libc::MS_PRIVATE, std::ptr::null::<libc::c_char>());
-        // SAFETY: all are C strings that live as long as this closure, or null where mount(2) ignores them.
-        checked(unsafe { libc::mount(none.as_ptr(), root.as_ptr(), null, private, null.cast()) })?;
-        // SAFETY: as above.
-        checked(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), null, libc::MS_BIND, null.cast()) })
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        if let Ok(output) = self.command(&["ps", "-aq"]).output() {
-            let ids = String::from_utf8_lossy(&output.stdout).into_owned();
-            let ids: Vec<&str> = ids.split_whitespace().collect();
-            if !ids.is_empty() {
-                let _ = self.command(&["rm", "-f"]).args(ids).output();
-            }
-        }
-        let _ = process::end(&mut self.daemon, SOON);
-        let _ = process::end(&mut self.keeper, SOON);
-        if std::thread::panicking() {
-            println!("--- dockerd of h{}:\n{}", self.h, process::last_words(&self.dir.join("log"), 60));
-        }
-    }
-}
 
 /// Two hosts with a weft each, and a dockerd each.
 struct World {
@@ -338,20 +113,7 @@ fn ping(from: &Netns, to: IpAddr) {
 }
 
 fn with_docker(arguments: &[&str], test: impl FnOnce(World) + Send) {
-    if let Some(why) = missing() {
-        skip!("{why}");
-    }
-    if !place::usable() {
-        return;
-    }
-    let mut outcome = Ok(());
-    place::with_own_mounts(|| {
-        place::mount("none", Path::new("/run"), "tmpfs", 0);
-        outcome = World::new(&image(), arguments).map(test);
-    });
-    if let Err(why) = outcome {
-        skip!("{why}");
-    }
+    with_engines(&PROGRAMS, |image| World::new(image, arguments).map(test));
 }
 
 #[test]

@@ -9,101 +9,20 @@
 mod common;
 
 use common::cli::weft;
+use common::docker::{Docker, PROGRAMS};
 use common::engine::{IDLE, IMAGE, Podman, text, with_engines};
 use common::eventually;
 use common::place::{self, spec};
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 use weft::control::request::PortStatus;
 use weft::io::netns::Netns;
 use weft::lab::ping::Pinger;
 use weft::lab::spec::LabSpec;
 use weft::lab::{Lab, Stop, process};
-
-/// A dockerd on a host of the lab. Dropping it ends its containers and it.
-struct Docker {
-    dir: PathBuf,
-    daemon: Child,
-}
-
-impl Docker {
-    /// Starts it, or says why this machine does not let it run.
-    fn start(lab: &Lab, h: usize, image: &Path) -> Result<Self, String> {
-        Self::start_with(lab, h, image, &["--bridge=none"])
-    }
-
-    /// The same with these options.
-    fn start_with(lab: &Lab, h: usize, image: &Path, options: &[&str]) -> Result<Self, String> {
-        let dir = Self::dir(h);
-        fs::create_dir_all(&dir).unwrap();
-        let log = fs::File::create(dir.join("log")).unwrap();
-        let mut command = Command::new("dockerd");
-        command.args(options).args(["--iptables=false", "--ip6tables=false"]);
-        command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
-        command.arg("-H").arg(format!("unix://{}", Self::socket(h).display()));
-        command.arg("--pidfile").arg(dir.join("pid")).stdout(log.try_clone().unwrap()).stderr(log);
-        process::inside(&lab.host(h).netns, &mut command).unwrap();
-        process::die_with_us(&mut command);
-        let mut docker = Self { dir, daemon: command.spawn().unwrap() };
-        let up = eventually("dockerd is up or has ended", || {
-            let ended = docker.daemon.try_wait().unwrap().is_some();
-            let answers = docker.command(&["version"]).output().unwrap().status.success();
-            (ended || answers).then_some(answers)
-        });
-        if !up {
-            return Err(format!(
-                "dockerd does not run here: {}",
-                fs::read_to_string(docker.dir.join("log")).unwrap()
-            ));
-        }
-        text(&docker.command(&["import", image.to_str().unwrap(), IMAGE]).output().unwrap());
-        Ok(docker)
-    }
-
-    fn dir(h: usize) -> PathBuf {
-        format!("/run/docker-of-h{h}").into()
-    }
-
-    fn socket(h: usize) -> PathBuf {
-        Self::dir(h).join("docker.sock")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command.arg("-H").arg(format!("unix://{}", self.dir.join("docker.sock").display())).args(arguments);
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        text(&self.command(arguments).output().unwrap())
-    }
-
-    /// A running container: its id.
-    fn container(&self, name: &str) -> String {
-        self.run(&["run", "-d", "--name", name, "--network", "none", IMAGE, IDLE[0], IDLE[1]])
-    }
-
-    fn netns(&self, name: &str) -> Netns {
-        Netns::of_pid(self.run(&["inspect", "-f", "{{.State.Pid}}", name]).parse().unwrap()).unwrap()
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        // Killed first: it would wait ten seconds for each that does not heed SIGTERM.
-        if let Ok(output) = self.command(&["ps", "-aq"]).output() {
-            let ids = String::from_utf8_lossy(&output.stdout).into_owned();
-            let ids: Vec<&str> = ids.split_whitespace().collect();
-            if !ids.is_empty() {
-                let _ = self.command(&["rm", "-f"]).args(ids).output();
-            }
-        }
-        let _ = process::end(&mut self.daemon, common::SOON);
-    }
-}
 
 fn socket(lab: &Lab, h: usize) -> PathBuf {
     lab.host(h).files.socket()
@@ -149,14 +68,14 @@ fn asking(sockets: &[&str], spec: LabSpec) -> Lab {
 
 #[test]
 fn docker_containers_on_two_hosts_reach_each_other() {
-    with_engines(&["dockerd", "docker", "tar"], |image| {
+    with_engines(&PROGRAMS, |image| {
         let waiting =
             "\n[[port]]\nname = \"later\"\nnetwork = \"lab\"\ntarget = \"later\"\nip = [\"10.32.7.7/16\"]\n";
         let spec = LabSpec { extra_config: waiting.to_owned(), ..spec(2, 0) };
         let lab = asking(&["/run/docker-of-HOST/docker.sock"], spec);
-        let (one, two) = (Docker::start(&lab, 1, image)?, Docker::start(&lab, 2, image)?);
-        let id = one.container("web");
-        let other = two.container("db");
+        let (one, two) = (Docker::start(&lab, 1, image, &[])?, Docker::start(&lab, 2, image, &[])?);
+        let id = one.container("web", "--network none");
+        let other = two.container("db", "--network none");
 
         // By name, and by the beginning of the id; IPv6 too, which Docker switches off where it has no network.
         let attach = |h, line: &str| weft(&socket(&lab, h), &format!("attach {line} --network lab")).done();
@@ -164,9 +83,7 @@ fn docker_containers_on_two_hosts_reach_each_other() {
         attach(2, &format!("{} --ip 10.32.7.2/16 --ip fd00:32::7:2/64 --ifname net0", &other[..12]));
         assert_eq!(port(&lab, 1, "web:eth1").unwrap().target, "web");
         assert_eq!(port(&lab, 2, &format!("{}:net0", &other[..12])).unwrap().state, "up");
-        assert!(
-            one.run(&["exec", "web", "/bin/ping", "-c", "1", "-w", "20", "10.32.7.2"]).contains("1 packets received")
-        );
+        assert!(one.run("exec web /bin/ping -c 1 -w 20 10.32.7.2").contains("1 packets received"));
         ping(&two.netns("db"), "fd00:32::7:1");
 
         // A container of the other host is none of ours; one that has ended cannot be attached.
@@ -176,23 +93,23 @@ fn docker_containers_on_two_hosts_reach_each_other() {
         assert!(said.contains("eth1 already exists"), "{said}");
 
         // The port waits while the container does not run, and is there when it does.
-        one.run(&["kill", "web"]);
+        one.run("kill web");
         waits(&lab, 1, "web:eth1", "not running");
         let said = weft(&socket(&lab, 1), "attach web --network lab").refused();
         assert!(said.contains("'web'") && said.contains("not running (it is exited)"), "{said}");
-        one.run(&["start", "web"]);
+        one.run("start web");
         up(&lab, 1, "web:eth1");
         ping(&one.netns("web"), "10.32.7.2");
 
         // A port of the file comes with its container, every time.
         let state = |part: &str| eventually(part, || port(&lab, 1, "later").filter(|port| port.state.contains(part)));
         state("no container 'later'");
-        one.container("later");
+        one.container("later", "--network none");
         state("up");
         ping(&two.netns("db"), "10.32.7.7");
-        one.run(&["kill", "later"]);
+        one.run("kill later");
         state("not running");
-        one.run(&["start", "later"]);
+        one.run("start later");
         state("up");
         ping(&two.netns("db"), "10.32.7.7");
 
@@ -257,9 +174,9 @@ fn podman_containers_are_found_on_the_disk_and_by_the_service() {
 fn a_name_in_two_engines_means_the_one_that_runs_or_nothing() {
     with_engines(&["dockerd", "docker", "podman", "tar"], |image| {
         let lab = asking(&["/run/docker-of-HOST/docker.sock"], spec(1, 0));
-        let docker = Docker::start(&lab, 1, image)?;
+        let docker = Docker::start(&lab, 1, image, &[])?;
         let podman = Podman::start(image);
-        let ids = [docker.container("both"), podman.container("both", &[])];
+        let ids = [docker.container("both", "--network none"), podman.container("both", &[])];
         let said = weft(&socket(&lab, 1), "attach both --network lab").refused();
         for part in [&ids[0][..12], &ids[1][..12], "docker-of-h1", "Podman's storage", "the id"] {
             assert!(said.contains(part), "'{part}' is not in: {said}");
@@ -268,7 +185,7 @@ fn a_name_in_two_engines_means_the_one_that_runs_or_nothing() {
         assert_eq!(place::links(&podman.netns("both")), ["lo"]);
         weft(&socket(&lab, 1), &format!("attach {} --network lab", &ids[1][..12])).done();
         assert_eq!(place::links(&podman.netns("both")), ["eth1", "lo"]);
-        docker.run(&["kill", "both"]);
+        docker.run("kill both");
         weft(&socket(&lab, 1), "attach both --network lab --ifname eth2").done();
         assert_eq!(place::links(&podman.netns("both")), ["eth1", "eth2", "lo"]);
         podman.run(&["kill", "both"]);
@@ -281,18 +198,16 @@ fn a_name_in_two_engines_means_the_one_that_runs_or_nothing() {
 
 #[test]
 fn docker_containers_of_every_network_mode_are_attached_and_come_back_when_they_are_started_again() {
-    with_engines(&["dockerd", "docker", "tar"], |image| {
+    with_engines(&PROGRAMS, |image| {
         let red = "\n[[network]]\nname = \"red\"\nvni = 300\n".to_owned();
         let mut lab = asking(&["/run/docker-of-HOST/docker.sock"], LabSpec { extra_config: red, ..spec(2, 1) });
         let near = lab.container(2, 1).netns.try_clone().unwrap();
         let line =
             format!("attach netns:{} --network red --ip 10.90.0.9/16 --ifname red", place::path_of(&near).display());
         weft(&socket(&lab, 2), &line).done();
-        let docker = Docker::start_with(&lab, 1, image, &["--bip=172.30.0.1/24"])?;
-        docker.run(&["network", "create", "--subnet", "172.31.0.0/24", "own"]);
-        let run = |name: &str, network: &str| {
-            docker.run(&["run", "-d", "--name", name, "--network", network, IMAGE, IDLE[0], IDLE[1]])
-        };
+        let docker = Docker::start(&lab, 1, image, &["--bip=172.30.0.1/24"])?;
+        docker.run("network create --subnet 172.31.0.0/24 own");
+        let run = |name: &str, network: &str| docker.container(name, &format!("--network {network}"));
         let attach = |line: &str| {
             let network = if line.contains("10.90.") { "red" } else { "lab" };
             weft(&socket(&lab, 1), &format!("attach {line} --network {network}"))
@@ -322,7 +237,7 @@ fn docker_containers_of_every_network_mode_are_attached_and_come_back_when_they_
 
         // All come back, also where the daemon was away meanwhile, or comes back first.
         for (name, number) in [("none", 1), ("bridge", 2)] {
-            docker.run(&["restart", "-t", "0", name]);
+            docker.run(&format!("restart -t 0 {name}"));
             eventually("the restart is noticed", || (place::links(&docker.netns(name)).len() >= 3).then_some(()));
             for port in [format!("{name}:eth1"), format!("{name}:net1")] {
                 up(&lab, 1, &port);
@@ -331,11 +246,11 @@ fn docker_containers_of_every_network_mode_are_attached_and_come_back_when_they_
             ping(&near, &format!("fd00:32::8:{number}"));
             ping(&near, &format!("10.90.0.{number}"));
         }
-        docker.run(&["kill", "none", "bridge"]);
+        docker.run("kill none bridge");
         waits(&lab, 1, "none:eth1", "not running");
         waits(&lab, 1, "bridge:net1", "not running");
         lab.kill_daemon(1, libc::SIGKILL).unwrap();
-        docker.run(&["start", "none"]);
+        docker.run("start none");
         lab.start_daemon(1, &Stop::default()).unwrap();
         up(&lab, 1, "none:net1");
         ping(&docker.netns("none"), &lab.container(2, 1).v4.to_string());
@@ -343,10 +258,10 @@ fn docker_containers_of_every_network_mode_are_attached_and_come_back_when_they_
 
         // Detached while it does not run, and removed.
         weft(&socket(&lab, 1), "detach bridge:eth1").done();
-        docker.run(&["start", "bridge"]);
+        docker.run("start bridge");
         up(&lab, 1, "bridge:net1");
         assert!(port(&lab, 1, "bridge:eth1").is_none());
-        docker.run(&["rm", "-f", "bridge"]);
+        docker.run("rm -f bridge");
         gone(&lab, 1, "bridge:net1");
         let ports: Vec<PortStatus> = weft(&socket(&lab, 1), "ports --json").json();
         assert!(ports.iter().all(|port| port.target != "bridge"), "{ports:?}");

@@ -50,7 +50,8 @@ pub(crate) fn image() -> PathBuf {
     let (root, archive) = (Path::new("/run/root"), PathBuf::from("/run/image.tar"));
     fs::create_dir_all(root.join("bin")).unwrap();
     fs::copy(busybox().unwrap(), root.join("bin/busybox")).unwrap();
-    ["sh", "sleep", "ping"].iter().for_each(|name| symlink("busybox", root.join("bin").join(name)).unwrap());
+    let programs = ["sh", "sleep", "ping", "nc", "ip", "cat", "httpd", "wget", "nslookup"];
+    programs.iter().for_each(|name| symlink("busybox", root.join("bin").join(name)).unwrap());
     let tar = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status().unwrap();
     assert!(tar.success());
     archive

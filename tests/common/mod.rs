@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, unused_macros, clippy::unwrap_used)]
 
 pub(crate) mod cli;
+pub(crate) mod docker;
 pub(crate) mod engine;
 pub(crate) mod place;
 pub(crate) mod skip;
