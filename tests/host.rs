@@ -237,6 +237,8 @@ fn an_exposed_network_is_reached_from_the_host_and_its_containers_reach_the_outs
     assert_eq!(switch(&host, "ipv4/ip_forward"), forwarding);
     assert!(weft(&socket(&lab, 1), "hide blue").done().contains("not exposed"));
     assert_eq!(outside(&lab, 1), Outside::default());
+    let log = std::fs::read_to_string(lab.host(1).files.log()).unwrap();
+    assert!(!log.contains("stays changed"), "{log}");
 }
 
 #[test]

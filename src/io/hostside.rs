@@ -163,6 +163,8 @@ impl HostSide {
             for (path, before) in &self.switches {
                 match fs::write(path, before) {
                     Ok(()) => tracing::info!("{path} is {before} again"),
+                    // It went with its interface, as that of an exposed network does.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => tracing::warn!("{path} stays changed: {error}"),
                 }
             }
