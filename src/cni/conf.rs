@@ -230,8 +230,7 @@ impl Conf {
             let message = format!("cniVersion {version} has no {command}: it came with {since}");
             return Err(CniError::new(Code::Version, message));
         }
-        let removes = matches!(call.command, Command::Del | Command::Gc);
-        let object = if removes { essential(object) } else { object };
+        let object = if call.command.removes() { essential(object) } else { object };
         let text: Text = serde_json::from_value(object.into()).map_err(|error| decode(&error.to_string()))?;
         // Read before, and not needed here again.
         let _ = text.cni_version;

@@ -70,6 +70,11 @@ impl Command {
         }
     }
 
+    /// Whether it takes something away.
+    pub(super) fn removes(self) -> bool {
+        matches!(self, Self::Del | Self::Gc)
+    }
+
     /// Whether a variable has to be there, by its place in [`Variables::NAMES`].
     fn needs(self, variable: usize) -> bool {
         match variable {
@@ -130,7 +135,9 @@ impl Call {
         if !netns.is_empty() && !netns.starts_with('/') {
             problems.push(format!("CNI_NETNS {netns:?} is not an absolute path"));
         }
-        let args = Args::read(args).unwrap_or_else(|problem| {
+        // What something was to be has no part in removing it.
+        let args = if command.removes() { Ok(Args::default()) } else { Args::read(args) };
+        let args = args.unwrap_or_else(|problem| {
             problems.push(problem);
             Args::default()
         });

@@ -15,6 +15,7 @@ fn del_removes_the_port_and_is_content_when_there_is_none() {
     let (mut world, made) = with_one(&json!({}));
     let mut without_netns = variables("DEL");
     without_netns.netns.clear();
+    without_netns.args = "MAC=nonsense;IP".to_owned();
     // However wrong the rest of the configuration has become.
     let stdin = conf("1.1.0", json!({ "prevResult": made, "mac": "nonsense", "unknown": 1, "runtimeConfig": 7 }));
     for _ in 0..2 {
