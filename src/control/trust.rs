@@ -63,6 +63,8 @@ impl<H: Host> Control<H> {
         self.judge_again(now);
         self.recall(now);
         self.call_introducers(now);
+        // First what our certificate gives: an issuer that does not know would give itself another slice.
+        self.look_at_certificate();
         self.tell_slices();
         self.tick_trust(now);
         self.tick_addresses(now);

@@ -85,6 +85,12 @@ fn every_host_gives_addresses_of_its_own_and_containers_keep_them() {
     assert_eq!(mesh.give(2, &format!("pid:{}", other.pid()), "other"), Ipv4Addr::new(10, 32, 1, 2));
     mesh.answers(1, lowest[1]);
 
+    // Who gives the slices takes no other one for itself by starting again.
+    let slices = mesh.slices(1);
+    mesh.restart(1, libc::SIGTERM);
+    assert_eq!((slices.len(), mesh.slices(1)), (1, slices));
+    mesh.answers(2, lowest[0]);
+
     // A container that restarts has its address again, whoever came meanwhile.
     drop(other);
     let is_kept = |lease: &LeaseStatus| lease.holder == "other" && lease.state == "kept";
