@@ -24,7 +24,6 @@ impl<'a, W: World> Job<'a, W> {
         }
         let network = self.network()?;
         let name = self.call.port();
-        // Before anything is made: what is undone below must not be what an earlier ADD made.
         if let Some(port) = self.port(&name)? {
             let message = format!(
                 "CNI_IFNAME {ifname} of container {} is in network {} already: DEL it first",
@@ -32,24 +31,43 @@ impl<'a, W: World> Job<'a, W> {
             );
             return Err(CniError::new(Code::Environment, message));
         }
-        self.make(netns, &network).map_err(|error| {
+        let (given, port) = self.attach(netns, &network).map_err(|error| {
+            // The port is not ours to undo: where it was refused, an ADD at the same time made it.
+            let undone = match error.code {
+                Code::Later => self.del(),
+                _ => self.delegate(Command::Del).map(|_| ()),
+            };
+            error.and(undone.err())
+        })?;
+        self.finish(netns, &network, given, &port).map_err(|error| {
             let undone = self.del().err();
             error.and(undone)
         })
     }
 
-    fn make(&mut self, netns: &Path, network: &NetworkStatus) -> Result<Success, CniError> {
+    /// Makes the port, with what an IPAM plugin gave.
+    fn attach(&mut self, netns: &Path, network: &NetworkStatus) -> Result<(Option<Success>, PortStatus), CniError> {
         let given = self.delegate(Command::Add)?;
         let attach = wanted(self.call, self.conf, netns, network, given.as_ref())?;
-        let port = match self.ask(&Request::Attach(attach))? {
-            Response::Attached(port) => port,
-            other => return Err(odd(&other)),
-        };
+        match self.ask(&Request::Attach(attach))? {
+            Response::Attached(port) => Ok((given, port)),
+            other => Err(odd(&other)),
+        }
+    }
+
+    /// What a port needs besides, and the result.
+    fn finish(
+        &mut self,
+        netns: &Path,
+        network: &NetworkStatus,
+        given: Option<Success>,
+        port: &PortStatus,
+    ) -> Result<Success, CniError> {
         let default_route = match self.conf.default_route {
             None if given.is_none() => Some(self.has_way_out()?),
             said => said,
         };
-        let mut made = given.unwrap_or_else(|| Success { ips: addresses(&port, network), ..Success::default() });
+        let mut made = given.unwrap_or_else(|| Success { ips: addresses(port, network), ..Success::default() });
         routes(default_route, &mut made)?;
         if let Some(dns) = &self.conf.dns {
             made.dns = dns.clone();

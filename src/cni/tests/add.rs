@@ -217,10 +217,6 @@ fn what_plugins_before_it_made_is_told_with_it() {
     assert_eq!(told["dns"]["search"], json!(["blue.weft"]));
 }
 
-/// What every DEL asks for.
-const UNPUBLISH: &str = r#"{"request":"unpublish","holder":"cni:c1:eth0"}"#;
-const DETACH: &str = r#"{"request":"detach","port":"cni:c1:eth0","ifname":null}"#;
-
 #[test]
 fn whatever_fails_nothing_is_left() {
     let host_local = json!({ "ipam": { "type": "host-local" }, "defaultRoute": true });
@@ -242,7 +238,7 @@ fn whatever_fails_nothing_is_left() {
         world.plugin.insert("ADD", failed(said));
         let outcome = refused(call(&mut world, &variables("ADD"), &conf("1.0.0", host_local.clone())));
         assert_eq!(outcome, (code, format!("IPAM plugin {message}")));
-        assert_eq!(world.changes(), ["host-local ADD", UNPUBLISH, DETACH, "host-local DEL"]);
+        assert_eq!(world.changes(), ["host-local ADD", "host-local DEL"]);
     }
     // It answers nonsense.
     for nonsense in ["", "[]", r#"{"ips":[{"address":"10.32.9.5"}]}"#] {
@@ -250,7 +246,7 @@ fn whatever_fails_nothing_is_left() {
         world.plugin.insert("ADD", Delegated { done: true, stdout: nonsense.into(), stderr: Vec::new() });
         let (code, message) = refused(call(&mut world, &variables("ADD"), &conf("1.0.0", host_local.clone())));
         assert!(code == 6 && message.contains("host-local cannot be read"), "{message}");
-        assert_eq!(world.changes(), ["host-local ADD", UNPUBLISH, DETACH, "host-local DEL"]);
+        assert_eq!(world.changes(), ["host-local ADD", "host-local DEL"]);
     }
     // The daemon refuses; cleaning up fails as well.
     let mut world = Fake { refuses: Some("\"attach\""), ..Fake::new() };
@@ -261,6 +257,8 @@ fn whatever_fails_nothing_is_left() {
         "cniVersion": "1.0.0", "code": 100, "msg": "no, because", "details": "IPAM plugin host-local failed at DEL: disk full"
     });
     assert_eq!(error, golden);
+    let undone: Vec<_> = world.changes().into_iter().filter(|change| change.contains("detach")).collect();
+    assert_eq!(undone, [""; 0], "a port of this name is that of another ADD at the same time");
     // The kernel refuses the route: the port goes again.
     let mut world = Fake { no_routes: true, ..Fake::new() };
     world.plugin.insert("ADD", given());
