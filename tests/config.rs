@@ -371,6 +371,26 @@ fn ports_want_an_address_of_their_network_and_of_nobody_else() {
 }
 
 #[test]
+fn a_networks_own_address_is_one_that_a_host_in_it_could_have() {
+    let of = |gateway: &str| {
+        let subnets = "subnets = ['10.32.0.0/16', 'fd00:32::/64']";
+        format!("[[network]]\nname = 'blue'\nvni = 100\n{subnets}\ngateway = {gateway}\n")
+    };
+    good(&of("['10.32.0.9', 'fd00:32::9']"));
+    for (gateway, problem) in [
+        ("['1.2.3.4']", "1.2.3.4 is in none of the network's subnets"),
+        ("['10.32.0.0']", "10.32.0.0 is the address of the network 10.32.0.0/16 itself"),
+        ("['10.32.0.5', '10.32.0.6']", "10.32.0.5 is one of this family already"),
+    ] {
+        let place = "weft.toml:5: network[1] \"blue\".gateway";
+        assert_eq!(
+            bad(&of(gateway)),
+            format!("{place}: {problem}; give one address of each family, inside a subnet")
+        );
+    }
+}
+
+#[test]
 fn the_same_address_and_mac_are_fine_in_another_network() {
     let red = "[[network]]\nname = 'red'\nvni = 200\nsubnets = ['10.32.0.0/16']\n";
     let in_red = port("b", "ip = ['10.32.0.5/16']\nmac = 'U:x'").replace("'blue'", "'red'");

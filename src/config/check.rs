@@ -8,6 +8,7 @@ use super::policy::Allow;
 use super::reader::{Report, Section, shortened};
 use super::text::{check_ifname, is_port_name};
 use super::{Config, Network, Node, Peer, Port, PortAddress, StaticPlace, Target};
+use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
 use crate::wire::ports::MAX_RULES;
@@ -111,6 +112,7 @@ pub(super) fn across(
 
     for Found { item: network, section } in networks {
         subnets(report, network, section);
+        gateways(report, network, section);
         pools::check(report, network, section);
         static_entries(report, network, section, &peer_of, &port_of);
     }
@@ -224,6 +226,23 @@ fn subnets(report: &mut Report<'_>, network: &Network, section: &Section<'_>) {
     if ipv6 && (1..IPV6_MIN_MTU).contains(&network.mtu) {
         let problem = format!("IPv6 needs an MTU of at least {IPV6_MIN_MTU}, and this is {}", network.mtu);
         section.wrong(report, "mtu", problem, "raise it, or remove the IPv6 subnet");
+    }
+}
+
+fn gateways(report: &mut Report<'_>, network: &Network, section: &Section<'_>) {
+    for (index, &gateway) in network.gateways.iter().enumerate() {
+        let same = network.gateways[..index].iter().find(|earlier| earlier.is_ipv4() == gateway.is_ipv4());
+        let subnet = network.subnets.iter().find(|subnet| subnet.contains(gateway));
+        let problem = match (same, subnet) {
+            (Some(earlier), _) => format!("{earlier} is one of this family already"),
+            (None, None) => format!("{gateway} is in none of the network's subnets"),
+            (None, Some(subnet)) => match no_host(Cidr { address: gateway, ..*subnet }) {
+                Some(problem) => problem,
+                None => continue,
+            },
+        };
+        let offset = section.offset_of("gateway", &gateway, |text| text.parse().ok());
+        section.wrong_at(report, offset, "gateway", problem, "give one address of each family, inside a subnet");
     }
 }
 
@@ -391,7 +410,7 @@ fn port_problems(number: usize, ports: &[&Port], index: &Index<'_>, network: &Ne
 }
 
 /// Why an interface cannot have this address, if it cannot.
-fn no_host(cidr: crate::wire::cidr::Cidr) -> Option<String> {
+fn no_host(cidr: Cidr) -> Option<String> {
     let ip = cidr.address;
     if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
         return Some(format!("{ip} is not the address of a host"));

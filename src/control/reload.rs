@@ -8,8 +8,7 @@ use super::ports::{Origin, State};
 use super::request::Response;
 use super::{Control, Host};
 use crate::config::diff::{Change, diff};
-use crate::config::{Config, FdbLimits};
-use crate::config::{check_identity, check_port};
+use crate::config::{self, Config, FdbLimits, check_identity, check_port};
 use crate::switch::fdb::Limits;
 use crate::wire::key::PublicKey;
 use std::time::Instant;
@@ -60,13 +59,21 @@ impl<H: Host> Control<H> {
             let spec = &entry.spec;
             let here = self.network(&spec.network).map(|network| network.vni);
             let Some(network) = next.networks.iter().find(|n| n.name == spec.network && Some(n.vni) == here) else {
-                let remedy = if entry.origin == Origin::Expose { "hide it" } else { "detach it" };
+                let remedy = match entry.origin {
+                    Origin::Expose => "hide it",
+                    Origin::Docker => "disconnect its container by Docker",
+                    _ => "detach it",
+                };
+                let others = attached().filter(|other| other.spec.network == spec.network).count() - 1;
+                let others = if others == 0 { String::new() } else { format!(" and {others} more") };
                 return Err(format!(
-                    "network {} still has the attached port {}: {remedy} first",
+                    "network {} still has the attached port {}{others}: {remedy} first, or leave the network as it is",
                     spec.network, spec.name
                 ));
             };
-            check_port(spec, network, &next.ports)
+            // Also the addresses that it was given.
+            let has = config::Port { addresses: self.addresses_of(spec), ..spec.clone() };
+            check_port(&has, network, &next.ports)
                 .map_err(|reason| format!("attached port {}: {reason}", spec.name))?;
         }
         Ok(())
