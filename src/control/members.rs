@@ -82,8 +82,11 @@ impl Members {
     }
 
     /// What needs a person's attention.
-    pub(super) fn warnings(&self) -> impl Iterator<Item = &str> {
-        self.warnings.iter().chain(&self.refusals).map(String::as_str)
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        let left_out = self.membership.left_out();
+        let left_out = left_out
+            .map(|what| format!("this member has more to say than a member may: other members do not know {what}"));
+        left_out.into_iter().chain(self.warnings.iter().chain(&self.refusals).cloned())
     }
 }
 

@@ -52,7 +52,7 @@ impl<H: Host> Control<H> {
         let fdb = self.switch.fdb.counts();
         let mut warnings = machine.warnings;
         warnings.extend(self.trust.warnings(self.host.unix_time()));
-        warnings.extend(self.members.warnings().map(str::to_owned));
+        warnings.extend(self.members.warnings());
         for entry in self.ports.values() {
             if let State::Waiting(reason) = &entry.state {
                 warnings.push(format!("port {} waits: {reason}", entry.spec.name));

@@ -176,6 +176,7 @@ pub struct Membership {
 #[derive(Debug)]
 struct Ours {
     facts: Facts,
+    left_out: Option<String>,
     incarnation: u64,
     version: u64,
     due: Option<Duration>,
@@ -223,6 +224,7 @@ impl Membership {
         // A clock that is beyond half of what versions can be is not believed.
         let version = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX).min(MAX_VERSION / 2);
         let ours = Ours {
+            left_out: None,
             facts: Facts { incarnation, ..Facts::default() },
             incarnation,
             version,
@@ -261,15 +263,17 @@ impl Membership {
     /// Says what we say of ourselves; neighbours hear of a change at once. Links and incarnation are filled in here.
     pub fn set_facts(&mut self, now: Duration, facts: Facts) {
         let mut facts = Facts { incarnation: self.ours.incarnation, links: Vec::new(), ..facts };
-        let left_out = facts.tidy();
+        self.ours.left_out = facts.tidy();
         if facts != self.ours.facts {
-            if let Some(left_out) = left_out {
-                self.warn(format!("this member has more to say than a member may: left out are {left_out}"));
-            }
             self.ours.facts = facts;
             self.sign_at(now);
             self.tick(now);
         }
+    }
+
+    /// What of the facts given last is more than a member may say, and is not told.
+    pub fn left_out(&self) -> Option<&str> {
+        self.ours.left_out.as_deref()
     }
 
     /// The rules; after a change [`Membership::rejudge`] applies them.
