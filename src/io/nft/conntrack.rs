@@ -64,10 +64,11 @@ fn is_stray(entry: &Entry, forwards: &[&Forward], ours: &[IpAddr]) -> bool {
             Proto::Tcp => libc::IPPROTO_TCP,
             Proto::Udp => libc::IPPROTO_UDP,
         };
-        let address = forward.host_ip.filter(|ip| !ip.is_unspecified());
+        let meant = entry.meant.ip();
+        let is_at = |ip: IpAddr| ip == meant || ip.is_unspecified() && ip.is_ipv4() == meant.is_ipv4();
         (i32::from(entry.proto), entry.meant.port()) == (proto, forward.host_port)
-            && address.is_none_or(|address| address == entry.meant.ip())
-            && (ours.contains(&entry.meant.ip()) || entry.meant.ip().is_loopback())
+            && forward.host_ip.is_none_or(is_at)
+            && (ours.contains(&meant) || meant.is_loopback())
     };
     forwards.iter().find(is_of).is_some_and(|forward| !forward.known.contains(&entry.answers))
 }
@@ -154,6 +155,27 @@ mod tests {
         let elsewhere = Forward { host_ip: Some("192.0.2.2".parse().unwrap()), ..forward };
         for other in [tcp, elsewhere] {
             assert!(!is_stray(&entry("192.0.2.1:5353", "10.32.0.6:53"), &[&other], &ours));
+        }
+    }
+
+    /// As CNI publishes for a container with an address of each family.
+    #[test]
+    fn a_port_at_all_addresses_of_one_family_is_no_port_of_the_other() {
+        let publication = |ip: &str, instance: &str| {
+            let (host_ip, known) = (Some(ip.parse().unwrap()), vec![instance.parse().unwrap()]);
+            Forward { proto: Proto::Udp, host_ip, host_port: 5353, targets: Vec::new(), known }
+        };
+        let (v4, v6) = (publication("0.0.0.0", "10.32.0.5:53"), publication("::", "[fd00:32::5]:53"));
+        let ours: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        for (meant, answers, stray) in [
+            ("192.0.2.1:5353", "10.32.0.5:53", false),
+            ("192.0.2.1:5353", "10.32.0.6:53", true),
+            ("[2001:db8::1]:5353", "[fd00:32::5]:53", false),
+            ("[2001:db8::1]:5353", "[fd00:32::6]:53", true),
+        ] {
+            for both in [[&v4, &v6], [&v6, &v4]] {
+                assert_eq!(is_stray(&entry(meant, answers), &both, &ours), stray, "{meant} {answers}");
+            }
         }
     }
 
