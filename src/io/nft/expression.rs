@@ -101,11 +101,6 @@ impl Rule {
         self.interface(way, NOT_EQUAL, &padded(ifname))
     }
 
-    /// The interface's name begins like this.
-    pub(super) fn by_any(self, way: Way, beginning: &str) -> Self {
-        self.interface(way, EQUAL, beginning.as_bytes())
-    }
-
     /// The packet is IPv4, or IPv6.
     pub(super) fn of_v4(self, v4: bool) -> Self {
         self.meta(META_FAMILY).compare(EQUAL, &[if v4 { super::message::IPV4 } else { super::message::IPV6 }])
@@ -153,15 +148,28 @@ impl Rule {
         fib.compare(EQUAL, &u32::from(libc::RTN_LOCAL).to_ne_bytes())
     }
 
+    /// Conntrack has one of these bits of the packet's connection.
+    fn connection(self, key: u32, bits: u32) -> Self {
+        let loaded = self.expression("ct", |to| {
+            to.number(2, key);
+            to.number(1, REGISTER);
+        });
+        loaded.masked(&bits.to_ne_bytes()).compare(NOT_EQUAL, &[0; 4])
+    }
+
     /// The connection's destination was changed (`ct status dnat`).
     pub(super) fn forwarded(self) -> Self {
         const STATUS: u32 = 2;
         const DNAT: u32 = 1 << 5;
-        let status = self.expression("ct", |to| {
-            to.number(2, STATUS);
-            to.number(1, REGISTER);
-        });
-        status.masked(&DNAT.to_ne_bytes()).compare(NOT_EQUAL, &[0; 4])
+        self.connection(STATUS, DNAT)
+    }
+
+    /// The packet is of a connection that there is, or an error about one (`ct state established,related`).
+    pub(super) fn answers(self) -> Self {
+        const STATE: u32 = 0;
+        const ESTABLISHED: u32 = 1 << 1;
+        const RELATED: u32 = 1 << 2;
+        self.connection(STATE, ESTABLISHED | RELATED)
     }
 
     /// It is the turn of this rule: of every `of` packets that come here one goes on.

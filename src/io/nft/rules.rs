@@ -7,7 +7,8 @@
 //!  publish                            one rule for each instance: the destination becomes the instance
 //!  postrouting  postrouting, srcnat   published connections, and what leaves a network with `--masquerade`,
 //!                                     get the address of the interface they leave by
-//!  forward      forward,    filter    published connections pass; from one exposed network to another nothing else does
+//!  forward      forward,    filter    into an exposed network pass published connections and what is answered to
+//!                                     its containers, nothing else, wherever it comes from
 //! ```
 //!
 //! *Sharing.* With n instances the first rule takes every n-th connection that it sees, the next every (n-1)-th of those that
@@ -27,7 +28,7 @@
 
 use super::expression::{Rule, Way};
 use super::message::{ACK, APPEND, Attributes, CREATE, INET, Messages};
-use crate::control::nat::{Forward, PREFIX, Rules};
+use crate::control::nat::{Forward, Rules};
 use crate::wire::cidr::Cidr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -98,8 +99,9 @@ pub(super) fn chains(wanted: &Rules) -> Vec<Chain> {
     for exposed in &wanted.exposed {
         let (ifname, network) = (&exposed.ifname, &exposed.network);
         guard.add(format!("{network}: no way to 127.0.0.0/8"), rule().by(Way::In, ifname).to(LOOPBACK).drop());
-        let others = rule().by(Way::In, ifname).not_by(Way::Out, ifname).by_any(Way::Out, PREFIX).drop();
-        forward.add(format!("{network}: not into other networks"), others);
+        forward.add(format!("{network}: answers"), rule().by(Way::Out, ifname).answers().accept());
+        let others = rule().not_by(Way::In, ifname).by(Way::Out, ifname).drop();
+        forward.add(format!("{network}: nothing else from elsewhere"), others);
         post.add(format!("{network}: published"), rule().by(Way::Out, ifname).forwarded().masquerade());
         for prefix in &exposed.masquerade {
             let leaving = rule().from(*prefix).not_by(Way::Out, ifname).masquerade();
