@@ -247,8 +247,14 @@ impl<H: Host> Control<H> {
         }
         let mut addresses = spec.addresses.clone();
         if spec.auto {
+            // A member with a slice of one family only gives addresses of that one.
             let has = |v4: bool| space.subnets.iter().any(|subnet| subnet.address.is_ipv4() == v4);
-            let chosen = self.choose(&network, &space, &what, has(true), has(false))?;
+            let gives = |v4: bool| !space.pool(v4).is_empty();
+            let (v4, v6) = match (gives(true), gives(false)) {
+                (false, false) => (has(true), has(false)),
+                some => some,
+            };
+            let chosen = self.choose(&network, &space, &what, v4, v6)?;
             addresses
                 .extend(chosen.iter().map(|(ip, _)| PortAddress { cidr: with_prefix(&space, *ip), gateway: None }));
             taken.extend(chosen);
