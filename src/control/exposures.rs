@@ -7,7 +7,8 @@
 //! Without it nothing of the sort happens: that a host can be reached from a network is no reason to let its containers out by it.
 //!
 //! What the packet filter has to do is derived anew each tick from exposures, publications and instances ([`Control::run_outside`]), and set
-//! when it is another than before.
+//! when it is another than before. What is given up is forgotten on the disk only after that: a daemon that is killed between finds it
+//! again, instead of rules that belong to nothing.
 
 use super::ipam::Denied;
 use super::nat::{Exposed, PREFIX, Rules};
@@ -19,8 +20,10 @@ use crate::config::policy::{Permission, Rate};
 use crate::config::{self, PortAddress, Target};
 use crate::switch::ids::PortId;
 use crate::wire::cidr::Cidr;
+use crate::wire::key::PublicKey;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Instant;
 
 /// The longest name of an interface, without the zero byte.
@@ -49,9 +52,14 @@ pub enum Record {
     Exposure(Exposure),
     /// A published port.
     Publication(Publish),
-    /// Switches of the kernel that we changed, by path, with what they were.
+    /// Switches of the kernel that we changed, by path, with what they were; and beside them the boot that this is about.
     Switches(BTreeMap<String, String>),
+    /// The containers that published ports led to, each with the member that had it.
+    Instances(Instances),
 }
+
+/// By published port, the instances of its name and whose they are.
+pub type Instances = BTreeMap<String, Vec<(IpAddr, PublicKey)>>;
 
 impl Record {
     /// The name under which a later one takes its place.
@@ -60,6 +68,7 @@ impl Record {
             Self::Exposure(exposure) => Self::exposure_slot(&exposure.network),
             Self::Publication(publish) => format!("publication {}", publish.host()),
             Self::Switches(_) => "switches".to_owned(),
+            Self::Instances(_) => "instances".to_owned(),
         }
     }
 
@@ -73,8 +82,12 @@ impl Record {
 pub(super) struct Outside {
     pub(super) exposures: BTreeMap<String, Exposure>,
     pub(super) publications: Publications,
-    /// What the packet filter does; `None` until it was told.
+    /// What the packet filter does; `None` if an earlier run may have left something.
     rules: Option<Rules>,
+    /// Slots of records that are to be forgotten once the packet filter does without.
+    dropped: BTreeSet<String>,
+    /// What was published for ports that are gone was not looked for yet.
+    orphans_due: bool,
     /// Why it does not do what it should.
     problem: Option<String>,
 }
@@ -101,7 +114,11 @@ pub fn ifname(network: &str) -> String {
 impl<H: Host> Control<H> {
     /// Takes up what an earlier run left.
     pub(super) fn restore_outside(&mut self) {
-        for record in self.host.host_records() {
+        let records = self.host.host_records();
+        self.outside.rules = records.is_empty().then(Rules::default);
+        self.outside.orphans_due = !records.is_empty();
+        let mut instances = Instances::new();
+        for record in records {
             match record {
                 Record::Exposure(exposure) => {
                     self.want(spec(&exposure), Origin::Expose);
@@ -113,9 +130,11 @@ impl<H: Host> Control<H> {
                     }
                     self.outside.publications.insert(publish);
                 }
+                Record::Instances(before) => instances = before,
                 Record::Switches(_) => {}
             }
         }
+        self.outside.publications.remember(self.now, &instances);
     }
 
     /// `weft expose`.
@@ -157,7 +176,7 @@ impl<H: Host> Control<H> {
                 "network {name} has no subnets to take an address from: give one with `weft expose {name} --ip CIDR`"
             ));
         }
-        self.host.keep_host_record(&Record::Exposure(wanted.clone()))?;
+        self.keep_record(&Record::Exposure(wanted.clone()))?;
         let made = if same_port {
             self.outside.exposures.insert(name.clone(), wanted);
             Ok(())
@@ -167,6 +186,7 @@ impl<H: Host> Control<H> {
         let done = made.and_then(|()| self.apply_outside(now));
         if done.is_err() {
             self.undo_exposure(now, &name, before);
+            self.run_outside(now);
         }
         done
     }
@@ -187,7 +207,7 @@ impl<H: Host> Control<H> {
     fn undo_exposure(&mut self, now: Instant, name: &str, before: Option<Exposure>) {
         self.remove_exposure(now, name);
         let Some(before) = before else { return };
-        if let Err(error) = self.host.keep_host_record(&Record::Exposure(before.clone())) {
+        if let Err(error) = self.keep_record(&Record::Exposure(before.clone())) {
             tracing::warn!("network {name}: {error}");
         }
         // It comes back as it would after a restart.
@@ -231,9 +251,19 @@ impl<H: Host> Control<H> {
         self.remove_port(now, &port_name(network));
         self.forget_holder(&port_name(network));
         self.outside.exposures.remove(network);
-        if let Err(error) = self.host.drop_host_record(&Record::exposure_slot(network)) {
-            tracing::warn!("network {network} will be exposed again after a restart: {error}");
-        }
+        self.outside.dropped.insert(Record::exposure_slot(network));
+    }
+
+    /// Remembers something across restarts.
+    pub(super) fn keep_record(&mut self, record: &Record) -> Result<(), String> {
+        self.host.keep_host_record(record)?;
+        self.outside.dropped.remove(&record.slot());
+        Ok(())
+    }
+
+    /// A published port is to be remembered no longer.
+    pub(super) fn drop_publication(&mut self, publish: Publish) {
+        self.outside.dropped.insert(Record::Publication(publish).slot());
     }
 
     /// The port by which containers of a network reach the outside.
@@ -247,7 +277,11 @@ impl<H: Host> Control<H> {
 
     /// Tells the packet filter what it has to do, if that is another thing than before.
     pub(super) fn run_outside(&mut self, now: Instant) {
-        if self.outside.exposures.is_empty() && self.outside.rules.is_none() {
+        if std::mem::take(&mut self.outside.orphans_due) {
+            self.withdraw_orphans(now);
+        }
+        let does_nothing = self.outside.rules.as_ref() == Some(&Rules::default());
+        if self.outside.exposures.is_empty() && does_nothing && self.outside.dropped.is_empty() {
             return;
         }
         let before = self.outside.problem.take();
@@ -263,12 +297,16 @@ impl<H: Host> Control<H> {
     pub(super) fn apply_outside(&mut self, now: Instant) -> Result<(), String> {
         let rules = self.wanted_rules(now);
         self.host.probe(self.outside.publications.to_probe());
-        if self.outside.rules.as_ref() == Some(&rules) {
-            return Ok(());
+        if self.outside.rules.as_ref() != Some(&rules) {
+            self.host.set_rules(&rules)?;
+            self.outside.rules = Some(rules);
+            self.publish();
         }
-        self.host.set_rules(&rules)?;
-        self.outside.rules = Some(rules);
-        self.publish();
+        for slot in std::mem::take(&mut self.outside.dropped) {
+            if let Err(error) = self.host.drop_host_record(&slot) {
+                tracing::warn!("{slot} will be back after a restart: {error}");
+            }
+        }
         Ok(())
     }
 
@@ -277,17 +315,21 @@ impl<H: Host> Control<H> {
         let mut up = BTreeSet::new();
         for exposure in self.outside.exposures.values() {
             let Some(entry) = self.ports.get(&port_name(&exposure.network)) else { continue };
-            let (State::Up { .. }, Some(network)) = (&entry.state, self.network(&exposure.network)) else { continue };
+            let (State::Up { port }, Some(network)) = (&entry.state, self.network(&exposure.network)) else {
+                continue;
+            };
             up.insert(network.name.clone());
             rules.exposed.push(Exposed {
                 network: network.name.clone(),
                 ifname: entry.spec.ifname.clone(),
+                port: port.id,
                 masquerade: if exposure.masquerade { prefixes(network, exposure) } else { Vec::new() },
                 publishes: self.outside.publications.of(&network.name).next().is_some(),
             });
         }
         self.look_for_instances(now);
         rules.forwards = self.outside.publications.forwards(|network| up.contains(network));
+        rules.resuming = self.outside.publications.are_awaited() && !rules.forwards.is_empty();
         rules
     }
 

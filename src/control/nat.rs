@@ -2,6 +2,7 @@
 //!
 //! [`super::exposures`] and [`super::publications`] decide it, [`super::Host::set_rules`] makes it so.
 
+use crate::switch::ids::PortId;
 use crate::wire::cidr::Cidr;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -17,6 +18,8 @@ pub struct Rules {
     pub exposed: Vec<Exposed>,
     /// Ports of this host that lead to containers.
     pub forwards: Vec<Forward>,
+    /// Whether instances of before a restart are still looked for: a connection to one that is not known is no stray then.
+    pub resuming: bool,
 }
 
 /// A network that this host has an address in.
@@ -26,6 +29,8 @@ pub struct Exposed {
     pub network: String,
     /// The host's interface in it.
     pub ifname: String,
+    /// Its port: another one has a new interface, of which nothing is set yet.
+    pub port: PortId,
     /// The prefixes whose containers may leave by this host, with its address.
     pub masquerade: Vec<Cidr>,
     /// Whether something is published from it.
@@ -43,7 +48,7 @@ pub struct Forward {
     pub host_port: u16,
     /// The instances that new connections go to, in equal shares.
     pub targets: Vec<SocketAddr>,
-    /// All instances there are: connections to others are forgotten.
+    /// All instances there are: connections to others are forgotten, unless [`Rules::resuming`].
     pub known: Vec<SocketAddr>,
 }
 

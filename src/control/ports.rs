@@ -112,6 +112,7 @@ impl<H: Host> Control<H> {
         if origin == Origin::Attach && matches!(&place, Err(missing) if missing.removed) {
             tracing::info!("port {name}: its container was removed, and it with it");
             self.remove_port(now, name);
+            self.withdraw_held(now, name);
             return self.forget_holder(name);
         }
         let place = place.map_err(|missing| missing.reason);
@@ -334,6 +335,7 @@ impl<H: Host> Control<H> {
         }
         let name = entry.spec.name.clone();
         self.remove_port(now, &name);
+        self.withdraw_held(now, &name);
         self.forget_holder(&name);
         Response::Done(vec![format!("port {name} detached")])
     }
@@ -392,6 +394,9 @@ impl<H: Host> Control<H> {
         }
         if let State::Up { port } = entry.state {
             self.port_gone(now, &port, comes_back);
+        }
+        if !comes_back {
+            self.withdraw_held(now, name);
         }
         self.seek();
     }

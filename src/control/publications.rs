@@ -7,14 +7,19 @@
 //!
 //! New connections go round among the instances in use. Those to an instance that is gone are forgotten by the kernel at once,
 //! those to one that is merely unhealthy go on.
+//!
+//! *A restart* begins with knowing nobody. So the instances are on the disk with the members that had them, and one of before stays an
+//! instance until its member was heard again, or some seconds have passed: then what is said of names counts alone.
 
-use super::exposures::Record;
+use super::exposures::{Instances, Record};
 use super::nat::{Forward, HostPort, Proto};
 use super::request::{Backend, InstanceStatus, Outside, PublicationStatus, Publish, Response, Unpublish};
 use super::{Control, Host};
+use crate::mesh::facts::Named;
+use crate::wire::key::PublicKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Published ports of one host: more than CNI makes for the pods of a node. They are looked through for each new connection.
 pub const MAX_PUBLICATIONS: usize = 1024;
@@ -24,6 +29,12 @@ pub const MAX_INSTANCES: usize = 16;
 const FAILURES: u8 = 2;
 /// The longest name of a holder.
 const MAX_HOLDER: usize = 255;
+/// How long an instance of before a restart counts without a word of its member: by then members have found each other again.
+const AWAITED: Duration = Duration::from_secs(30);
+/// Instances of one publication that are remembered across a restart: all that are used, and as many that were.
+const MAX_REMEMBERED: usize = 64;
+/// The least time between two writes of them: each waits for the disk.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -31,6 +42,11 @@ pub(super) struct Publications {
     all: BTreeMap<HostPort, Publication>,
     /// Probes that failed in a row; those never probed are not here.
     failures: BTreeMap<SocketAddr, u8>,
+    /// Until when instances of before a restart count; `None` once all are known that there are.
+    awaited_until: Option<Instant>,
+    /// The instances as they are on the disk.
+    saved: BTreeMap<HostPort, Vec<IpAddr>>,
+    next_save: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -38,11 +54,36 @@ struct Publication {
     publish: Publish,
     /// Its instances, ascending.
     instances: Vec<IpAddr>,
+    /// Those of before a restart of which nothing was heard yet, with their members.
+    awaited: Vec<(IpAddr, PublicKey)>,
 }
 
 impl Publications {
     pub(super) fn insert(&mut self, publish: Publish) {
-        self.all.insert(publish.host(), Publication { publish, instances: Vec::new() });
+        let one = Publication { publish, instances: Vec::new(), awaited: Vec::new() };
+        self.all.insert(one.publish.host(), one);
+    }
+
+    /// Takes up the instances of before a restart.
+    pub(super) fn remember(&mut self, now: Instant, before: &Instances) {
+        for (host, one) in self.all.iter_mut().filter(|(_, one)| one.is_named()) {
+            self.awaited_until = Some(now + AWAITED);
+            if let Some(instances) = before.get(&host.to_string()) {
+                one.awaited.clone_from(instances);
+                self.saved.insert(*host, instances.iter().map(|(address, _)| *address).collect());
+            }
+        }
+    }
+
+    /// Whether there may be instances of before a restart that are not known.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.awaited_until.is_some()
+    }
+
+    /// What was published for this port.
+    fn held_by(&self, holder: &str) -> Vec<HostPort> {
+        let theirs = self.all.values().filter(|one| one.publish.holder.as_deref() == Some(holder));
+        theirs.map(|one| one.publish.host()).collect()
     }
 
     /// What is published from a network.
@@ -99,6 +140,10 @@ impl Publications {
 }
 
 impl Publication {
+    fn is_named(&self) -> bool {
+        matches!(self.publish.to, Backend::Name(_))
+    }
+
     fn known(&self) -> impl Iterator<Item = SocketAddr> {
         self.instances.iter().map(|&instance| SocketAddr::new(instance, self.publish.port))
     }
@@ -139,14 +184,18 @@ impl<H: Host> Control<H> {
         if publish.holder.as_ref().is_some_and(|holder| holder.len() > MAX_HOLDER) {
             return Err(format!("a holder's name has at most {MAX_HOLDER} bytes"));
         }
+        if let Some(gone) = publish.holder.as_ref().filter(|holder| !self.ports.contains_key(*holder)) {
+            return Err(format!("there is no port {gone} that something could be published for: attach it first"));
+        }
         self.host.hold_port(host)?;
         let done = self.ensure_exposed(now, &publish.network).and_then(|()| {
-            self.host.keep_host_record(&Record::Publication(publish.clone()))?;
+            self.keep_record(&Record::Publication(publish.clone()))?;
             self.outside.publications.insert(publish.clone());
             self.apply_outside(now)
         });
         if let Err(reason) = done {
             self.withdraw(now, host);
+            self.run_outside(now);
             return Err(reason);
         }
         let instances = self.outside.publications.all.get(&host).map_or(0, |one| one.instances.len());
@@ -161,15 +210,13 @@ impl<H: Host> Control<H> {
 
     /// `weft unpublish`.
     pub fn unpublish(&mut self, now: Instant, unpublish: &Unpublish) -> Response {
-        let is_meant = |publish: &Publish| match unpublish {
+        let meant: Vec<HostPort> = match unpublish {
             Unpublish::Port { host_ip, host_port, proto } => {
-                publish.host() == HostPort { ip: *host_ip, port: *host_port, proto: *proto }
+                let host = HostPort { ip: *host_ip, port: *host_port, proto: *proto };
+                self.outside.publications.all.get_key_value(&host).map(|(host, _)| *host).into_iter().collect()
             }
-            Unpublish::Holder(holder) => publish.holder.as_ref() == Some(holder),
+            Unpublish::Holder(holder) => self.outside.publications.held_by(holder),
         };
-        let publications = self.outside.publications.all.values();
-        let meant: Vec<HostPort> =
-            publications.map(|p| &p.publish).filter(|p| is_meant(p)).map(Publish::host).collect();
         if meant.is_empty() {
             let what = match unpublish {
                 Unpublish::Port { host_ip, host_port, proto } => {
@@ -191,12 +238,31 @@ impl<H: Host> Control<H> {
 
     fn withdraw(&mut self, now: Instant, host: HostPort) {
         self.host.release_port(host);
-        if let Some(one) = self.outside.publications.all.remove(&host)
-            && let Err(error) = self.host.drop_host_record(&Record::Publication(one.publish).slot())
-        {
-            tracing::warn!("port {host} will be published again after a restart: {error}");
+        if let Some(one) = self.outside.publications.all.remove(&host) {
+            self.drop_publication(one.publish);
         }
         self.hide_unneeded(now);
+    }
+
+    /// A port has ended for good: what was published for it would lead to whoever gets its addresses next.
+    pub(super) fn withdraw_held(&mut self, now: Instant, holder: &str) {
+        let meant = self.outside.publications.held_by(holder);
+        for host in &meant {
+            tracing::info!("port {host} is published no longer: {holder} is gone, for which it was");
+            self.withdraw(now, *host);
+        }
+        if !meant.is_empty() {
+            self.run_outside(now);
+        }
+    }
+
+    /// Withdraws what was published for ports that ended while there was no daemon.
+    pub(super) fn withdraw_orphans(&mut self, now: Instant) {
+        let holders: BTreeSet<String> =
+            self.outside.publications.all.values().filter_map(|one| one.publish.holder.clone()).collect();
+        for holder in holders.iter().filter(|holder| !self.ports.contains_key(*holder)).collect::<Vec<_>>() {
+            self.withdraw_held(now, holder);
+        }
     }
 
     /// Instances were probed: whether each answers.
@@ -218,12 +284,78 @@ impl<H: Host> Control<H> {
     }
 
     /// Looks who has the published names.
-    pub(super) fn look_for_instances(&mut self, _now: Instant) {
+    pub(super) fn look_for_instances(&mut self, now: Instant) {
         let mut publications = std::mem::take(&mut self.outside.publications);
+        let is_time_left = publications.awaited_until.is_some_and(|until| now < until);
         for one in publications.all.values_mut() {
-            one.instances = self.instances(&one.publish);
+            let mut found = self.instances(&one.publish);
+            let network = &one.publish.network;
+            one.awaited.retain(|(address, member)| {
+                is_time_left && !found.contains(address) && self.may_come_back(network, *address, member)
+            });
+            found.extend(one.awaited.iter().map(|(address, _)| *address));
+            found.sort_unstable();
+            one.instances = found;
+        }
+        // An earlier weft wrote down none, so that none are awaited says nothing.
+        let are_all_heard =
+            !publications.saved.is_empty() && publications.all.values().all(|one| one.awaited.is_empty());
+        if !is_time_left || are_all_heard {
+            publications.awaited_until = None;
         }
         self.outside.publications = publications;
+        self.save_instances(now);
+    }
+
+    /// Whether an instance of before a restart may be there though no name says so yet: its member was not heard since, or it is
+    /// ours, and its port may be given its name still.
+    fn may_come_back(&self, network: &str, address: IpAddr, member: &PublicKey) -> bool {
+        if *member == self.identity.key {
+            let vni = self.network(network).map(|network| network.vni);
+            return self.attachments().any(|port| Some(port.vni) == vni && port.addresses.contains(&address));
+        }
+        self.members.membership.member(member).is_none_or(|view| !view.was_alive)
+    }
+
+    /// Keeps the instances on the disk as they are, for the next restart.
+    fn save_instances(&mut self, now: Instant) {
+        let publications = &self.outside.publications;
+        let named = || publications.all.iter().filter(|(_, one)| one.is_named() && !one.instances.is_empty());
+        let first = |one: &Publication| one.instances[..one.instances.len().min(MAX_REMEMBERED)].to_vec();
+        let saved: BTreeMap<HostPort, Vec<IpAddr>> = named().map(|(host, one)| (*host, first(one))).collect();
+        let waits = publications.next_save.is_some_and(|next| now < next) && !saved.is_empty();
+        if waits || saved == publications.saved {
+            return;
+        }
+        let mut members = BTreeMap::new();
+        for view in self.members.membership.members().filter(|view| view.alive) {
+            let attached =
+                view.facts.attachments.iter().flat_map(|one| one.addresses.iter().map(|ip| (one.vni, *ip)));
+            members.extend(attached.map(|place| (place, view.key)));
+            for name in &view.facts.names {
+                if let Named::Added { addresses, .. } = &name.of {
+                    members.extend(addresses.iter().map(|ip| ((name.vni, *ip), view.key)));
+                }
+            }
+        }
+        let member_of = |one: &Publication, address: IpAddr| {
+            let awaited = one.awaited.iter().find(|(awaited, _)| *awaited == address).map(|(_, member)| *member);
+            let vni = self.network(&one.publish.network).map_or(0, |network| network.vni);
+            awaited.or_else(|| members.get(&(vni, address)).copied()).unwrap_or(self.identity.key)
+        };
+        let with_members = |(host, one): (&HostPort, &Publication)| {
+            (host.to_string(), first(one).into_iter().map(|ip| (ip, member_of(one, ip))).collect())
+        };
+        let record = Record::Instances(named().map(with_members).collect());
+        let kept = match saved.is_empty() {
+            true => self.host.drop_host_record(&record.slot()),
+            false => self.host.keep_host_record(&record),
+        };
+        if let Err(error) = kept {
+            tracing::warn!("a restart may cut connections of published ports: {error}");
+        }
+        let publications = &mut self.outside.publications;
+        (publications.saved, publications.next_save) = (saved, Some(now + SAVE_AGAIN));
     }
 
     /// The addresses that a publication leads to, ascending.

@@ -62,7 +62,7 @@ pub struct Publish {
     pub to: Backend,
     /// The container's port.
     pub port: u16,
-    /// Who asked, where that is not a person: `cni:ID:IFNAME`.
+    /// The port that asked, where that was not a person (`cni:ID:IFNAME`): it is withdrawn when that ends.
     #[serde(default)]
     pub holder: Option<String>,
 }

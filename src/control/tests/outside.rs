@@ -181,13 +181,15 @@ fn a_published_port_leads_to_the_instances_that_answer() {
 fn a_port_that_is_taken_is_refused_by_the_name_of_who_has_it() {
     let mut plane = Plane::new(FILE);
     expose(&mut plane, "blue", &["10.32.0.2/16"], false).unwrap();
-    let first = Publish { holder: Some("cni:1:eth0".to_owned()), ..publication(8080, "10.32.0.7") };
+    let first = Publish { holder: Some("cni:1:eth1".to_owned()), ..publication(8080, "10.32.0.7") };
+    assert!(publish(&mut plane, &first).unwrap_err().contains("no port cni:1:eth1"));
+    instance(&mut plane, 1, "cni:1", "10.32.0.7/16");
     publish(&mut plane, &first).unwrap();
     assert!(publish(&mut plane, &first).unwrap().contains("published already"));
     let at = |ip: &str, publish: &Publish| Publish { host_ip: Some(ip.parse().unwrap()), ..publish.clone() };
     for other in [publication(8080, "web"), at("192.0.2.1", &first)] {
         let reason = publish(&mut plane, &other).unwrap_err();
-        assert!(reason.contains("cni:1:eth0") && reason.contains("10.32.0.7:80"), "{reason}");
+        assert!(reason.contains("cni:1:eth1") && reason.contains("10.32.0.7:80"), "{reason}");
     }
     publish(&mut plane, &Publish { proto: Proto::Udp, ..first.clone() }).unwrap();
     publish(&mut plane, &at("192.0.2.1", &publication(8081, "web"))).unwrap();
@@ -198,9 +200,9 @@ fn a_port_that_is_taken_is_refused_by_the_name_of_who_has_it() {
 
     // All of a holder at once.
     let holder = |holder: &str| Unpublish::Holder(holder.to_owned());
-    let said = answer(plane.control.unpublish(plane.now, &holder("cni:1:eth0"))).unwrap();
+    let said = answer(plane.control.unpublish(plane.now, &holder("cni:1:eth1"))).unwrap();
     assert_eq!(said.lines().count(), 2, "{said}");
-    assert!(answer(plane.control.unpublish(plane.now, &holder("cni:1:eth0"))).unwrap().contains("nothing"));
+    assert!(answer(plane.control.unpublish(plane.now, &holder("cni:1:eth1"))).unwrap().contains("nothing"));
     assert_eq!(plane.control.host.held.len(), 2);
 }
 
@@ -240,6 +242,132 @@ fn a_restart_goes_on_with_what_is_exposed_and_published() {
     next.found("expose:blue", Ok(0));
     next.pass(Duration::from_secs(1));
     assert_eq!(next.control.host.rules, rules);
+}
+
+#[test]
+fn a_restart_keeps_instances_until_their_member_was_heard_or_had_time_to_be() {
+    let mut plane = Plane::new(FILE);
+    expose(&mut plane, "blue", &["10.32.0.2/16"], false).unwrap();
+    instance(&mut plane, 7, "web", "10.32.0.7/16");
+    publish(&mut plane, &publication(8080, "web")).unwrap();
+    plane.pass(Duration::from_secs(2));
+    let mut records = plane.control.host.host_records.clone();
+    let Some(exposures::Record::Instances(saved)) = records.get_mut("instances") else { panic!("{records:?}") };
+    let of_web = saved.get_mut("8080/tcp").unwrap();
+    assert_eq!(of_web[..], [("10.32.0.7".parse().unwrap(), plane.control.identity.key)]);
+    of_web.push(("10.32.0.8".parse().unwrap(), BETA.parse().unwrap()));
+
+    // Ours has no port any more; of beta nothing was heard yet.
+    let mut next = Plane::with_records(FILE, records.clone());
+    next.found("expose:blue", Ok(0));
+    next.pass(Duration::from_secs(20));
+    let beta = addresses(&["10.32.0.8:80"]);
+    assert_eq!((forward(&next, 8080).known, next.control.host.rules.resuming), (beta.clone(), true));
+    // Killed again meanwhile it is the same.
+    let Some(exposures::Record::Instances(saved)) = next.control.host.host_records.get("instances") else { panic!() };
+    assert_eq!(saved["8080/tcp"], [("10.32.0.8".parse().unwrap(), BETA.parse().unwrap())]);
+    next.pass(Duration::from_secs(15));
+    assert_eq!((forward(&next, 8080).known, next.control.host.rules.resuming), (Vec::new(), false));
+    assert!(!next.control.host.host_records.contains_key("instances"));
+
+    // Ours has its port, but Docker has not said its name yet.
+    let mut next = Plane::with_records(FILE, records);
+    instance(&mut next, 7, "nameless", "10.32.0.7/16");
+    next.found("expose:blue", Ok(0));
+    next.pass(Duration::from_secs(1));
+    assert_eq!(forward(&next, 8080).known, addresses(&["10.32.0.7:80", "10.32.0.8:80"]));
+    next.control.set_port_names(next.now, "nameless:eth7", vec!["web".to_owned()]);
+    next.pass(Duration::from_secs(40));
+    assert_eq!(forward(&next, 8080).known, addresses(&["10.32.0.7:80"]));
+    unpublish(&mut next, 8080).unwrap();
+    assert!(!next.control.host.host_records.contains_key("instances"));
+}
+
+#[test]
+fn what_is_given_up_is_forgotten_after_the_packet_filter_did() {
+    let mut plane = Plane::new(FILE);
+    publish(&mut plane, &publication(8080, "10.32.0.7")).unwrap();
+    let records = plane.control.host.host_records.clone();
+    plane.control.host.refusal = Some("busy".to_owned());
+    unpublish(&mut plane, 8080).unwrap_err();
+    assert_eq!(plane.control.host.host_records, records, "a restart would find it and its rules");
+    plane.control.host.refusal = None;
+    plane.pass(Duration::from_secs(1));
+    assert!(plane.control.host.host_records.is_empty() && plane.control.host.rules == Rules::default());
+
+    // What an earlier run could not put back: told to do nothing, the machine puts it back.
+    let switches = exposures::Record::Switches(BTreeMap::from([("/switch".to_owned(), "0".to_owned())]));
+    let mut next = Plane::with_records(FILE, BTreeMap::from([(switches.slot(), switches)]));
+    next.control.host.rules.resuming = true;
+    next.pass(Duration::from_secs(1));
+    assert_eq!(next.control.host.rules, Rules::default());
+    // A host of which nothing was ever exposed is left alone.
+    let mut never = Plane::new(FILE);
+    never.control.host.rules.resuming = true;
+    never.pass(Duration::from_secs(1));
+    assert!(never.control.host.rules.resuming);
+}
+
+#[test]
+fn another_port_of_an_exposed_network_is_told_to_the_packet_filter() {
+    let mut plane = Plane::new(FILE);
+    expose(&mut plane, "blue", &["10.32.0.2/16"], false).unwrap();
+    publish(&mut plane, &publication(8080, "10.32.0.7")).unwrap();
+    let before = plane.control.host.rules.clone();
+    // Its new interface has the old one's name, and none of its switches.
+    expose(&mut plane, "blue", &["10.32.0.3/16"], false).unwrap();
+    assert_ne!(plane.control.host.rules, before);
+}
+
+#[test]
+fn what_is_published_for_a_port_ends_with_it() {
+    let mut plane = Plane::new(FILE);
+    let held = |port, number| Publish {
+        holder: Some(format!("cni:{number}:eth{number}")),
+        ..publication(port, "10.32.0.7")
+    };
+    let named = |number| format!("cni:{number}:eth{number}");
+    for how in ["died", "detached"] {
+        instance(&mut plane, 1, "cni:1", "10.32.0.7/16");
+        publish(&mut plane, &held(8080, 1)).unwrap();
+        publish(&mut plane, &publication(8081, "10.32.0.7")).unwrap();
+        match how {
+            "died" => {
+                plane.control.host.dead.insert(plane.id(&named(1)));
+                plane.pass(Duration::from_secs(2));
+            }
+            _ => drop(answer(plane.detach(&named(1))).unwrap()),
+        }
+        let left: Vec<u16> = outside(&plane).published.iter().map(|one| one.publish.host_port).collect();
+        assert_eq!((left, plane.control.host.held.len()), (vec![8081], 1), "{how}");
+        unpublish(&mut plane, 8081).unwrap();
+    }
+
+    // It ended while there was no daemon.
+    instance(&mut plane, 1, "cni:1", "10.32.0.7/16");
+    instance(&mut plane, 2, "cni:2", "10.32.0.8/16");
+    publish(&mut plane, &held(8080, 1)).unwrap();
+    publish(&mut plane, &held(8082, 2)).unwrap();
+    let mut next = Plane::with_records(FILE, plane.control.host.host_records.clone());
+    instance(&mut next, 2, "cni:2", "10.32.0.8/16");
+    next.pass(Duration::from_secs(1));
+    let left: Vec<u16> = outside(&next).published.iter().map(|one| one.publish.host_port).collect();
+    assert_eq!((left, next.control.host.host_records.contains_key("publication 8080/tcp")), (vec![8082], false));
+}
+
+#[test]
+fn a_member_with_a_slice_of_one_family_gives_addresses_of_that_one() {
+    let dual = FILE.replace("[\"10.32.0.0/16\"]", "[\"10.32.0.0/16\", \"fd32::/64\"]\nslice = [\"10.32.9.0/24\"]");
+    let mut plane = Plane::new(&dual);
+    publish(&mut plane, &publication(8080, "web")).unwrap();
+    let port = plane.attach(7, |attach| attach.auto = true).unwrap();
+    for addresses in [&outside(&plane).exposed[0].addresses, &port.addresses] {
+        assert!(addresses.len() == 1 && addresses[0].cidr.to_string().starts_with("10.32.9."), "{addresses:?}");
+    }
+    let mut plane = Plane::new(&dual.replace("10.32.9.0/24", "10.32.9.0/32"));
+    plane.attach(7, |attach| attach.auto = true).unwrap();
+    let reason = plane.attach(8, |attach| attach.auto = true).unwrap_err();
+    assert!(reason.contains("IPv4"), "{reason}");
 }
 
 #[test]

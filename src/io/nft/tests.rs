@@ -6,6 +6,7 @@ use super::*;
 use crate::control::nat::{Exposed, Forward, Proto};
 use crate::io::netns::Netns;
 use crate::io::skip;
+use crate::switch::ids::PortId;
 use std::process::Command;
 
 fn fresh() -> Option<Netns> {
@@ -30,6 +31,7 @@ fn wanted() -> Rules {
     let exposed = |network: &str, masquerade: &[&str]| Exposed {
         network: network.to_owned(),
         ifname: format!("weft-{network}"),
+        port: PortId(1),
         masquerade: masquerade.iter().map(|prefix| prefix.parse().unwrap()).collect(),
         publishes: true,
     };
@@ -48,6 +50,7 @@ fn wanted() -> Rules {
             forward(Proto::Udp, Some("2001:db8::1"), 53, &["[fd00:32::5]:5353"]),
             forward(Proto::Tcp, None, 9090, &[]),
         ],
+        resuming: false,
     }
 }
 
@@ -77,6 +80,7 @@ fn the_bytes_of_a_batch_stay_as_they_are() {
     let rules = Rules {
         exposed: vec![wanted().exposed.remove(1)],
         forwards: vec![Forward { targets: vec!["10.32.0.5:80".parse().unwrap()], ..wanted().forwards.remove(0) }],
+        resuming: false,
     };
     let bytes = rules::batch(&rules::chains(&rules));
     let hex: String =
