@@ -219,6 +219,18 @@ fn an_exposed_network_is_reached_from_the_host_and_its_containers_reach_the_outs
     let asked = || Client::new(&here.netns(), &format!("{OUTSIDE}:9000")).ask();
     assert_eq!(eventually("an answer", asked), format!("world {HOST}"));
     assert_eq!(switch(&host, "ipv4/ip_forward"), "1");
+    // No container is this host's router, and a way out is no way in: a neighbour that sends by this host reaches itself only.
+    assert_eq!(switch(&host, "ipv6/conf/weft-blue/accept_ra"), "0");
+    inside(&world, |netlink| {
+        let index = netlink.link("in").unwrap().unwrap().index;
+        netlink.add_route(Some("10.77.0.0/16".parse().unwrap()), HOST.parse().unwrap(), index).unwrap();
+    });
+    ping(&world, "10.77.0.2");
+    let inner = Server::start(&here.netns(), 9001, "here");
+    assert_eq!(who(&tcp(&host, "10.77.0.5:9001")), "here");
+    assert!(try_tcp(&world, address("10.77.0.5:9001")).is_none());
+    assert!(Pinger::open(&world, "10.77.0.5".parse().unwrap(), None).unwrap().until(56, TRY).is_err());
+    drop(inner);
     // What others reach is theirs: the other host is no way out.
     assert!(try_tcp(&there.netns(), address(&format!("{OUTSIDE}:9000"))).is_none());
     // Again it is the same, and a restart changes nothing.
@@ -246,7 +258,7 @@ fn a_published_port_leads_to_containers_here_and_elsewhere() {
     if !usable() {
         return;
     }
-    let lab = blue(2);
+    let mut lab = blue(2);
     let one = container(&lab, 1, "web", "10.77.0.5");
     let two = container(&lab, 2, "web", "10.77.0.6");
     let (world, host) = (world(&lab, 1), lab.host(1).netns.try_clone().unwrap());
@@ -295,9 +307,36 @@ fn a_published_port_leads_to_containers_here_and_elsewhere() {
     assert!(said.contains("web:80 of network blue"), "{said}");
     assert!(host.run(|| TcpListener::bind("0.0.0.0:8080")).unwrap().is_err(), "others are kept off");
 
+    // A connection to the other host outlives the daemon here, which begins with knowing nobody.
+    weft(&socket(&lab, 1), "publish 9090:web:81 --network blue").done();
+    let listener = two.netns().run(|| TcpListener::bind("0.0.0.0:81")).unwrap().unwrap();
+    let echo = std::thread::spawn(move || {
+        let sends_back = |stream: TcpStream| std::io::copy(&mut stream.try_clone().unwrap(), &mut &stream);
+        // Probes say nothing.
+        while sends_back(listener.accept().unwrap().0).unwrap_or(0) == 0 {}
+    });
+    let connect = || world.run(|| TcpStream::connect_timeout(&address(&format!("{HOST}:9090")), TRY)).unwrap().ok();
+    let mut stream = eventually("a connection to two", connect);
+    stream.set_read_timeout(Some(common::SOON)).unwrap();
+    let mut exchange = || {
+        stream.write_all(b"?").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    };
+    exchange();
+    // So that who is behind it is on the disk.
+    std::thread::sleep(Duration::from_secs(2));
+    lab.kill_daemon(1, libc::SIGKILL).unwrap();
+    lab.start_daemon(1, &Stop::default()).unwrap();
+    for _ in 0..30 {
+        exchange();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(stream);
+    echo.join().unwrap();
+
     let said = weft(&socket(&lab, 1), "hide blue").refused();
     assert!(said.contains("unpublish") && said.contains("8080/tcp"), "{said}");
-    for port in ["8080", "5353/udp", "127.0.0.1:8081"] {
+    for port in ["8080", "5353/udp", "127.0.0.1:8081", "9090"] {
         weft(&socket(&lab, 1), &format!("unpublish {port}")).done();
     }
     assert!(try_tcp(&world, address(&format!("{HOST}:8080"))).is_none());
@@ -402,6 +441,11 @@ fn rules_that_somebody_flushes_come_back_and_a_restart_goes_on() {
     eventually("no warning", || warned(false));
     assert_eq!(who(&tcp(&world, &to)), "web");
     nft(&host, "delete table ip filter");
+    // What IPv6 needed goes back without it, though IPv4 is used still.
+    weft(&socket(&lab, 1), "expose blue --masquerade").done();
+    assert_eq!(switch(&host, "ipv6/conf/all/forwarding"), "1");
+    weft(&socket(&lab, 1), "expose blue").done();
+    assert_eq!([switch(&host, "ipv4/ip_forward"), switch(&host, "ipv6/conf/all/forwarding")], ["1", "0"]);
 
     // The rules stay while there is no daemon, and the next one takes them over.
     lab.kill_daemon(1, libc::SIGTERM).unwrap();
