@@ -328,19 +328,25 @@ fn other_names_are_asked_of_the_resolvers_unless_the_network_is_to_itself() {
         spec.networks.push(NetworkSpec { name: name.into(), vni, mtu: 1500, containers: 1 });
     }
     let mut lab = Lab::lay(spec).unwrap();
-    let resolver = Resolver::start(&lab.host(1).netns);
+    let (first, resolver) = (Resolver::start(&lab.host(1).netns), Resolver::start(&lab.host(1).netns));
+    let path = lab.host(1).files.config();
+    let own = |resolver: &Resolver| format!("resolvers = [\"127.0.0.1:{}\"]\n", resolver.port);
+    let text = std::fs::read_to_string(&path).unwrap().replace("[node]\n", &format!("[node]\n{}", own(&first)));
+    std::fs::write(&path, &text).unwrap();
     lab.start_daemons(&Stop::default()).unwrap();
     lab.attach_all().unwrap();
-    let path = lab.host(1).files.config();
-    let text = std::fs::read_to_string(&path).unwrap();
-    let text = text.replace("[node]\n", &format!("[node]\nresolvers = [\"127.0.0.1:{}\"]\n", resolver.port));
+    let container = lab.containers_of("lab")[0];
+    // The very first question is answered, and the first one after a reload by whom the file says then.
+    assert_eq!(dig(container, "www.example.org A").answers, ["A 192.0.2.7"]);
+    assert_eq!((first.asked.load(Relaxed), resolver.asked.load(Relaxed)), (1, 0));
+    let text = text.replace(&own(&first), &own(&resolver));
     let text = text.replace("name = \"inside\"\n", "name = \"inside\"\ndns = \"refuse\"\n");
     let text = text.replace("name = \"silent\"\n", "name = \"silent\"\ndns = \"off\"\n");
     std::fs::write(&path, text).unwrap();
     said(&lab, 1, "reload");
 
-    let container = lab.containers_of("lab")[0];
-    becomes(container, "www.example.org A", &["A 192.0.2.7"]);
+    assert_eq!(dig(container, "www.example.org A").answers, ["A 192.0.2.7"]);
+    assert_eq!((first.asked.load(Relaxed), resolver.asked.load(Relaxed)), (1, 1));
     let told = dig(container, "example.com A");
     assert_eq!((told.status.as_str(), told.answers.len()), ("NOERROR", 1), "{told:?}");
     assert!(!told.flags.contains("aa"), "{told:?}");

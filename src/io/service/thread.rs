@@ -8,7 +8,7 @@ use super::stack::{Heard, Outcome, Stack};
 use super::upstream::Upstream;
 use crate::io::outbox::Outbox;
 use crate::names::forward::{Counters, Forwarder, Output};
-use crate::names::{Directory, Transport, Verdict, answer};
+use crate::names::{Directory, Settings, Transport, Verdict, answer};
 use crate::switch::Switch;
 use crate::switch::counters::Drop;
 use mio::{Events, Poll};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Frames answered before sockets and timers get their turn.
 const BUDGET: usize = 256;
-/// How often the host's resolvers are looked at, and the names' settings.
+/// How often the host's resolvers are looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Who waits for an answer of a resolver elsewhere.
@@ -42,10 +42,10 @@ pub(super) struct Thread {
     forwarder: Forwarder<Waiting>,
     upstream: Upstream,
     host_resolvers: HostResolvers,
-    /// The version of the names' settings in force.
     /// What the directory was told of what became of questions.
     told: Counters,
-    settings: Option<u32>,
+    /// The settings by which resolvers were chosen.
+    settings: Option<Arc<Settings>>,
     next_look: Duration,
     random: u64,
     /// Where answers and frames are made.
@@ -100,6 +100,8 @@ impl Thread {
             self.incoming.answer_bell();
             self.outbox.refresh();
             let now = self.started.elapsed();
+            // Before any question: the first one after a start, a reload or a quiet time is asked of the right ones too.
+            self.look(now);
             for event in events.iter().filter(|event| event.token() != WAKE) {
                 self.upstream.happened(now, event.token(), &mut self.forwarder);
             }
@@ -107,10 +109,6 @@ impl Thread {
             for _ in 0..BUDGET {
                 let Some(asked) = self.incoming.take() else { break };
                 self.asked(now, &asked);
-            }
-            if now >= self.next_look {
-                self.next_look = now + LOOK_AGAIN;
-                self.look(now);
             }
             self.stack.tick(now);
             self.forwarder.tick(now);
@@ -211,16 +209,18 @@ impl Thread {
         }
     }
 
-    /// Looks whom to ask for other names.
+    /// Looks whom to ask for other names: at the settings each time, since they cost nothing, at the host's file now and then.
     fn look(&mut self, now: Duration) {
-        self.upstream.tick(now);
-        let changed = self.host_resolvers.look();
-        let version = self.directory.version();
-        if !changed && self.settings == Some(version) {
+        let mut changed = false;
+        if now >= self.next_look {
+            self.next_look = now + LOOK_AGAIN;
+            self.upstream.tick(now);
+            changed = self.host_resolvers.look();
+        }
+        let settings = self.directory.settings();
+        if !changed && self.settings.as_ref().is_some_and(|known| Arc::ptr_eq(known, &settings)) {
             return;
         }
-        self.settings = Some(version);
-        let settings = self.directory.settings();
         let resolvers = match settings.resolvers.as_slice() {
             [] => self.host_resolvers.servers(),
             own => own,
@@ -229,6 +229,7 @@ impl Thread {
         let is_ours = |ip: IpAddr| settings.zones().iter().any(|zone| zone.service.contains(&ip));
         let resolvers: Vec<SocketAddr> = resolvers.iter().copied().filter(|to| !is_ours(to.ip())).collect();
         self.forwarder.set_resolvers(resolvers);
+        self.settings = Some(settings);
     }
 
     /// Numbers that nobody needs to be unable to guess: SplitMix64.
