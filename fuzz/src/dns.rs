@@ -25,6 +25,8 @@ use weft::wire::key::PublicKey;
 
 const BLUE: u32 = 100;
 const RED: u32 = 200;
+/// The socket by which resolvers are asked.
+const SOCKET: usize = 3;
 /// Red's only address.
 const SECRET: [u8; 4] = [203, 0, 113, 77];
 
@@ -94,7 +96,7 @@ pub fn run(data: &[u8]) {
             }
             5 => {
                 let length = input.word().unwrap_or(0);
-                forwarder.datagram(now, resolvers[usize::from(how >> 4) % 3], input.bytes(length.into()));
+                forwarder.datagram(now, resolvers[usize::from(how >> 4) % 3], SOCKET, input.bytes(length.into()));
             }
             6 => {
                 let which = usize::from(input.byte().unwrap_or(0));
@@ -102,7 +104,7 @@ pub fn run(data: &[u8]) {
                 let length = input.word().unwrap_or(0);
                 let records = input.bytes(length.into());
                 if let Some((from, question)) = sent.get(which % sent.len().max(1)) {
-                    forwarder.datagram(now, *from, &response(question, flags, counts, records));
+                    forwarder.datagram(now, *from, SOCKET, &response(question, flags, counts, records));
                 }
             }
             _ => {
@@ -133,7 +135,10 @@ fn collect(
 ) {
     while let Some(output) = forwarder.poll_output() {
         match output {
-            Output::Datagram { to, bytes } => sent.push((to, bytes)),
+            Output::Datagram { exchange, to, bytes } => {
+                forwarder.sent(exchange, SOCKET);
+                sent.push((to, bytes));
+            }
             Output::Stream { exchange, bytes, .. } => streams.push((exchange, bytes)),
             Output::Close { .. } => {}
             Output::Answer { token, bytes } => {

@@ -50,8 +50,11 @@ pub const MAX_STREAMS: usize = 64;
 /// What has to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output<T> {
-    /// Send this datagram, from a port that is hard to guess; what comes back goes to [`Forwarder::datagram`].
+    /// Send this datagram, from a port that is hard to guess, and tell [`Forwarder::sent`] by which; what comes back goes to
+    /// [`Forwarder::datagram`].
     Datagram {
+        /// Which question.
+        exchange: u64,
         /// The resolver.
         to: SocketAddr,
         /// The message.
@@ -122,6 +125,14 @@ struct Waiter<T> {
     query: Box<[u8]>,
 }
 
+/// A resolver that was asked by datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Try {
+    to: SocketAddr,
+    /// The socket that the question left by, if it did.
+    by: Option<usize>,
+}
+
 /// A question that is being asked.
 #[derive(Debug)]
 struct Exchange<T> {
@@ -131,7 +142,7 @@ struct Exchange<T> {
     question: Vec<u8>,
     waiters: Vec<Waiter<T>>,
     /// Whom was asked, the last one being asked now.
-    asked: Vec<SocketAddr>,
+    asked: Vec<Try>,
     by_stream: bool,
     deadline: Duration,
     /// The best that was heard, though no answer: truncated, or a failure.
@@ -243,11 +254,19 @@ impl<T> Forwarder<T> {
         self.waiting_in_all += 1;
     }
 
-    /// A datagram arrived on a socket for resolvers.
-    pub fn datagram(&mut self, now: Duration, from: SocketAddr, bytes: &[u8]) {
+    /// The question that was to be sent last has left by this socket.
+    pub fn sent(&mut self, exchange: u64, by: usize) {
+        if let Some(last) = self.exchanges.get_mut(&exchange).and_then(|exchange| exchange.asked.last_mut()) {
+            last.by = Some(by);
+        }
+    }
+
+    /// A datagram arrived on this socket. It is an answer only if the question left by the same one (RFC 5452 §9.1).
+    pub fn datagram(&mut self, now: Duration, from: SocketAddr, by: usize, bytes: &[u8]) {
         let id = bytes.first_chunk().map(|id| u16::from_be_bytes(*id));
         let number = id.and_then(|id| self.by_id.get(&id).copied());
-        let is_asked = |exchange: &&Exchange<T>| exchange.asked.contains(&from) && !exchange.by_stream;
+        let heard = Try { to: from, by: Some(by) };
+        let is_asked = |exchange: &&Exchange<T>| exchange.asked.contains(&heard) && !exchange.by_stream;
         let known = number.and_then(|number| self.exchanges.get(&number).filter(is_asked).map(|e| (number, e)));
         let Some((number, exchange)) = known else {
             self.counters.foreign += 1;
@@ -258,7 +277,7 @@ impl<T> Forwarder<T> {
             Response::Final(lasts) => self.finish(now, number, bytes.to_vec(), lasts),
             Response::Truncated => self.go_to_stream(now, number, from, bytes),
             // What somebody else says who was asked later is waited for.
-            Response::Failure if exchange.asked.last() == Some(&from) => self.failed(now, number, Some(bytes)),
+            Response::Failure if exchange.asked.last() == Some(&heard) => self.failed(now, number, Some(bytes)),
             Response::Failure => {}
         }
     }
@@ -289,7 +308,7 @@ impl<T> Forwarder<T> {
                 self.over_stream(now, number, None);
                 continue;
             }
-            let silent = exchange.asked.last().copied();
+            let silent = exchange.asked.last().map(|asked| asked.to);
             for resolver in self.resolvers.iter_mut().filter(|resolver| Some(resolver.address) == silent) {
                 resolver.avoided_until = now + AVOIDED;
             }
@@ -319,16 +338,16 @@ impl<T> Forwarder<T> {
     /// Asks whom it is the turn of, or gives up.
     fn try_next(&mut self, now: Duration, number: u64) {
         let Some(exchange) = self.exchanges.get_mut(&number) else { return };
-        let times = |address| exchange.asked.iter().filter(|asked| **asked == address).count();
+        let times = |address| exchange.asked.iter().filter(|asked| asked.to == address).count();
         let order = |resolver: &&Resolver| (times(resolver.address), resolver.avoided_until > now);
         // Of equals the first.
         let next = self.resolvers.iter().min_by_key(order).map(|resolver| resolver.address);
         let tries = exchange.asked.len();
         let Some(to) = next.filter(|_| tries < TRIES as usize) else { return self.give_up(number) };
-        exchange.asked.push(to);
+        exchange.asked.push(Try { to, by: None });
         let bytes = exchange.question.clone();
         self.set_deadline(number, now + PATIENCE);
-        self.outputs.push_back(Output::Datagram { to, bytes });
+        self.outputs.push_back(Output::Datagram { exchange: number, to, bytes });
     }
 
     /// A resolver could not answer. Another may, if there is one that was not asked; asking the same again is of no use.
@@ -337,7 +356,8 @@ impl<T> Forwarder<T> {
         if let Some(bytes) = heard.filter(|_| exchange.heard.is_none()) {
             exchange.heard = Some(bytes.to_vec());
         }
-        let is_left = self.resolvers.iter().any(|resolver| !exchange.asked.contains(&resolver.address));
+        let is_left =
+            self.resolvers.iter().any(|resolver| exchange.asked.iter().all(|asked| asked.to != resolver.address));
         if is_left { self.try_next(now, number) } else { self.give_up(number) }
     }
 

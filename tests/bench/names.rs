@@ -93,11 +93,12 @@ fn names(c: &mut Criterion<CpuTime>) {
     forwarder.set_resolvers(vec![resolver]);
     let (now, asked) = (Duration::from_secs(1), question("example.org"));
     forwarder.ask(now, (), VNI, Transport::Udp, &asked);
-    if let Some(Output::Datagram { bytes, .. }) = forwarder.poll_output() {
+    if let Some(Output::Datagram { exchange, bytes, .. }) = forwarder.poll_output() {
+        forwarder.sent(exchange, 1);
         let mut response = bytes[..bytes.len() - 11].to_vec();
         (response[2], response[3], response[7], response[11]) = (0x81, 0x80, 1, 0);
         response.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 0, 0, 4, 198, 51, 100, 1]);
-        forwarder.datagram(now, resolver, &response);
+        forwarder.datagram(now, resolver, 1, &response);
         assert!(matches!(forwarder.poll_output(), Some(Output::Answer { .. })));
     }
     c.bench_function("a remembered answer of a resolver", |b| {

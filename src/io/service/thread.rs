@@ -183,9 +183,11 @@ impl Thread {
             while let Some(output) = self.forwarder.poll_output() {
                 more = true;
                 match output {
-                    Output::Datagram { to, bytes } => {
+                    Output::Datagram { exchange, to, bytes } => {
                         let random = self.random();
-                        self.upstream.send(now, to, &bytes, random);
+                        if let Some(by) = self.upstream.send(now, to, &bytes, random) {
+                            self.forwarder.sent(exchange, by);
+                        }
                     }
                     Output::Stream { exchange, to, bytes } => {
                         self.upstream.connect(now, exchange, to, &bytes, &mut self.forwarder);

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 const FIRST: &str = "192.0.2.1:53";
 const SECOND: &str = "192.0.2.2:53";
+/// The socket that questions leave by.
+const OURS: usize = 3;
 
 fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -94,7 +96,10 @@ impl World {
     fn collect(&mut self) {
         while let Some(output) = self.forwarder.poll_output() {
             match output {
-                Output::Datagram { to, bytes } => self.datagrams.push((to, bytes)),
+                Output::Datagram { exchange, to, bytes } => {
+                    self.forwarder.sent(exchange, OURS);
+                    self.datagrams.push((to, bytes));
+                }
                 Output::Stream { exchange, to, bytes } => self.streams.push((exchange, to, bytes)),
                 Output::Close { exchange } => self.closed.push(exchange),
                 Output::Answer { token, bytes } => self.answers.push((token, Message::from_octets(bytes).unwrap())),
@@ -128,7 +133,7 @@ impl World {
     }
 
     fn arrive(&mut self, from: SocketAddr, bytes: &[u8]) {
-        self.forwarder.datagram(self.now, from, bytes);
+        self.forwarder.datagram(self.now, from, OURS, bytes);
         self.collect();
     }
 
@@ -319,7 +324,10 @@ fn who_was_not_asked_is_not_heard() {
         world.arrive(at(from), bytes);
         assert_eq!(world.answer(), None);
     }
-    assert_eq!(world.forwarder.counters().foreign, 7);
+    // On another of our sockets: whoever guesses would have that many more chances.
+    world.forwarder.datagram(world.now, at(FIRST), OURS + 1, &good);
+    world.collect();
+    assert_eq!((world.answer(), world.forwarder.counters().foreign), (None, 8));
     // Malformed, but by whom was asked: it cannot.
     world.arrive(at(FIRST), &good[..good.len() - 1]);
     assert_eq!(world.sent()[0].0, at(SECOND));
