@@ -112,6 +112,16 @@ fn ping(from: &Netns, to: IpAddr) {
     Pinger::open(from, to, None).unwrap().until(56, SOON).unwrap();
 }
 
+/// Waits until a container is told the address of another by its name.
+fn is_told(docker: &Docker, asker: &str, name: &str, address: &str) {
+    let name = format!("{name}.blue.weft");
+    let address = format!("Address: {address}\n");
+    eventually(&format!("{name} is answered"), || {
+        let output = docker.command(&["exec", asker, "/bin/nslookup", &name, "10.99.0.1"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).contains(&address).then_some(())
+    });
+}
+
 fn with_docker(arguments: &[&str], test: impl FnOnce(World) + Send) {
     with_engines(&PROGRAMS, |image| World::new(image, arguments).map(test));
 }
@@ -242,6 +252,9 @@ fn restarts_and_kills_leave_nothing_behind_and_cut_nothing_that_lives() {
             world.restart_weft(2, signal);
             ping(&world.two.netns("db"), web);
             ping(&world.one.netns("web"), "10.99.7.3".parse().unwrap());
+            // And they are called what they were.
+            is_told(&world.one, "web", "db", "10.99.7.2");
+            is_told(&world.one, "web", "fresh", "10.99.7.3");
             world.two.run("rm -f fresh");
             assert_eq!(world.ports(2).len(), 1);
         }
@@ -274,6 +287,7 @@ fn restarts_and_kills_leave_nothing_behind_and_cut_nothing_that_lives() {
             });
             assert_eq!(world.one.address("web", "lan"), web);
             ping(&world.two.netns("db"), web);
+            is_told(&world.two, "db", "web", "10.99.7.1");
             eventually("one port is left", || (world.ports(1).len() == 1).then_some(()));
         }
 
@@ -326,6 +340,7 @@ fn containers_outlive_a_docker_with_live_restore() {
             world.one.start_again(&world.lab, &["--live-restore"]);
             assert_eq!(world.one.netns("web").id(), netns.id());
             ping(&world.two.netns("db"), web);
+            is_told(&world.two, "db", "web", "10.99.7.1");
             let said = world.one.refused(&format!("run --rm --network lan --ip 10.99.7.1 {IMAGE} /bin/sleep 1"));
             assert!(said.contains("a running container"), "{said}");
         }

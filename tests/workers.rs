@@ -44,7 +44,9 @@ impl Egress for Batch<'_> {
         }
     }
 
-    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) {}
+    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) -> bool {
+        true
+    }
 
     fn notify(&mut self, _: Event<'_>) {}
 }
@@ -68,7 +70,9 @@ impl Egress for Received {
 
     fn transmit(&mut self, _: SocketAddr, _: usize, _: impl FnOnce(&mut [u8]) -> Option<usize>) {}
 
-    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) {}
+    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) -> bool {
+        true
+    }
 
     fn notify(&mut self, _: Event<'_>) {}
 }

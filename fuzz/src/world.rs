@@ -64,7 +64,9 @@ impl Egress for Outbox {
         }
     }
 
-    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) {}
+    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) -> bool {
+        true
+    }
 
     fn notify(&mut self, event: Event<'_>) {
         match event {

@@ -72,7 +72,7 @@ impl<'a, W: World> Job<'a, W> {
         if let Some(dns) = &self.conf.dns {
             made.dns = dns.clone();
         } else if made.dns.is_empty() {
-            made.dns = resolvers(network);
+            made.dns = resolvers(network, &made.ips);
         }
         let to_add: Vec<_> = made.routes.iter().filter_map(|route| Some((route.dst, route.gw?))).collect();
         if !to_add.is_empty() {
@@ -226,14 +226,15 @@ fn everywhere(v4: bool) -> Cidr {
     Cidr { address, prefix: 0 }
 }
 
-/// Who resolves names in a network: it does itself, where it has an address and answers.
-fn resolvers(network: &NetworkStatus) -> Dns {
+/// Who resolves names in a network: it does itself, where it answers at an address of a family that the container has one of.
+fn resolvers(network: &NetworkStatus, ips: &[Ip]) -> Dns {
+    let is_reached = |gateway: &&Cidr| ips.iter().any(|ip| ip.address.address.is_ipv4() == gateway.address.is_ipv4());
+    let nameservers: Vec<String> =
+        network.gateways.iter().filter(is_reached).map(|gateway| gateway.address.to_string()).collect();
     match &network.domain {
-        Some(domain) if !network.gateways.is_empty() => Dns {
-            nameservers: network.gateways.iter().map(|gateway| gateway.address.to_string()).collect(),
-            search: vec![domain.clone()],
-            ..Dns::default()
-        },
+        Some(domain) if !nameservers.is_empty() => {
+            Dns { nameservers, search: vec![domain.clone()], ..Dns::default() }
+        }
         _ => Dns::default(),
     }
 }

@@ -1,5 +1,6 @@
 //! CHECK and STATUS: whether what was made is still there, and whether more could be made.
 
+use super::conf::Ipam;
 use super::env::Command;
 use super::error::{CniError, Code};
 use super::{Job, World};
@@ -55,11 +56,18 @@ impl<W: World> Job<'_, W> {
 
     /// Whether ADD would find what it needs.
     pub(super) fn status(&mut self) -> Result<(), CniError> {
-        self.network().map_err(|error| {
+        let network = self.network().map_err(|error| {
             // A daemon that does not run carries nobody's frames: containers that are there notice.
             let code = if error.code == Code::Later { Code::Limited } else { Code::Unavailable };
             CniError { code, ..error }
         })?;
+        if self.conf.ipam == Ipam::Own && network.full {
+            let message = format!(
+                "this host has no address left to give in network '{}': `weft leases` shows who has them",
+                network.name
+            );
+            return Err(CniError::new(Code::Unavailable, message));
+        }
         self.delegate(Command::Status).map(|_| ())
     }
 }

@@ -215,6 +215,10 @@ mod tests {
         let changed = match (table.name, key.name) {
             ("network", "name") => replaced(&plain, "'red'", "'green'"),
             ("network", "vni") => replaced(&plain, "vni = 200", "vni = 201"),
+            ("network", "gateway") => {
+                let subnets = "subnets = ['10.32.0.0/16', 'fd00:32::/64']\n";
+                return (base(subnets, "", "", ""), base(&format!("{subnets}{line}"), "", "", ""));
+            }
             ("network", _) => base(&line, "", "", ""),
             ("network.static", name) => {
                 let pin = |mac: &str, at: &str| base(&format!("static = [{{ mac = '{mac}', {at} }}]"), "", "", "");

@@ -38,7 +38,7 @@ impl<H: Host> Control<H> {
     /// A port of ours has other addresses than it had.
     pub(super) fn attach_again(&mut self, now: Instant, id: PortId, attachment: Attachment) {
         self.attachments.insert(id, attachment.clone());
-        self.policies.due = true;
+        self.policies.pressing.insert(attachment.vni);
         self.stations.attach(self.elapsed(now), &self.config.node.name, attachment);
         self.members.facts_due = true;
         self.run_stations();
@@ -47,7 +47,7 @@ impl<H: Host> Control<H> {
     /// A port of ours is gone.
     pub(super) fn detached(&mut self, now: Instant, port: &Port) {
         self.attachments.remove(&port.id);
-        self.policies.due = true;
+        self.policies.pressing.insert(port.vni);
         self.stations.detach(self.elapsed(now), port.vni, port.mac);
         self.members.facts_due = true;
         self.run_stations();

@@ -9,7 +9,7 @@ use crate::docker::record::Record;
 use crate::docker::{self, Driver, Member, Place, Refusal, Reply, Wish};
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -20,6 +20,8 @@ pub enum Heard {
     Networks(Vec<String>),
     /// Containers are called so, by their endpoints' ids.
     Names(Vec<(String, Vec<String>)>),
+    /// So many containers have no names, since there are too many.
+    LeftOut(usize),
 }
 
 /// Where the interface of a port is that Docker moves.
@@ -51,6 +53,7 @@ impl<H: Host> Control<H> {
                     }
                 }
             }
+            Heard::LeftOut(count) => self.set_unnamed(count),
         }
     }
 
@@ -138,16 +141,25 @@ impl<H: Host> Member for Bridge<'_, H> {
         }
     }
 
-    fn holder(&self, network: &str, address: IpAddr) -> Option<String> {
-        let vni = self.control.network(network)?.vni;
-        self.control.holder_of(vni, address).map(ToOwned::to_owned)
+    fn holds(&self, network: &str, address: IpAddr) -> bool {
+        let vni = self.control.network(network).map(|network| network.vni);
+        vni.is_some_and(|vni| self.control.is_requested_for(docker::HOLDER, vni, address))
     }
 
     fn held(&self) -> Vec<(String, IpAddr)> {
         let networks = &self.control.config.networks;
         let name = |vni: u32| networks.iter().find(|network| network.vni == vni).map(|network| network.name.clone());
-        let held = self.control.held_by(docker::HOLDER);
+        let held = self.control.requested_for(docker::HOLDER);
         held.filter_map(|(vni, address)| Some((name(vni)?, address))).collect()
+    }
+
+    fn release_orphans(&mut self, except: &BTreeSet<IpAddr>) {
+        let is_gone = |vni: u32| self.control.config.networks.iter().all(|network| network.vni != vni);
+        let orphans = self.control.requested_for(docker::HOLDER);
+        let orphans: Vec<_> = orphans.filter(|(vni, ip)| is_gone(*vni) && !except.contains(ip)).collect();
+        if let Err(reason) = self.control.free_leases(&orphans) {
+            tracing::warn!("{reason}");
+        }
     }
 
     fn make_port(&mut self, port: &docker::NewPort) -> Result<Mac, String> {

@@ -125,7 +125,7 @@ impl<H: Host> Control<H> {
                     self.outside.exposures.insert(exposure.network.clone(), exposure);
                 }
                 Record::Publication(publish) => {
-                    if let Err(reason) = self.host.hold_port(publish.host()) {
+                    if let Err(reason) = self.hold(&publish) {
                         tracing::warn!("published port {} is not ours alone: {reason}", publish.host());
                     }
                     self.outside.publications.insert(publish);

@@ -6,15 +6,17 @@
 //! others ask with [`Control::lease`] and [`Control::release`].
 //!
 //! Whether an address is free can only be asked of what is known. What another member's facts say, it may have changed a moment
-//! ago, so that refusal is one of its own kind ([`Denied::Elsewhere`]): callers that can wait ask again for a moment.
+//! ago, so that refusal is one of its own kind ([`Denied::Elsewhere`]): callers that can wait ask again for a moment. The same
+//! for what cannot be known yet, because this daemon has just started ([`claims`]).
 
+mod claims;
 mod slices;
 
 use super::request::{LeaseStatus, LeaseWanted, Response, Wish};
 use super::{Control, Host};
 use crate::config::{self, PortAddress};
 use crate::ipam::leases::{Held, MAX_HOLDER, MAX_LEASES};
-use crate::ipam::{By, Lease, Leases, Space, State};
+use crate::ipam::{By, Claims, Lease, Leases, Space, State};
 use crate::mesh::membership::MemberView;
 use crate::switch::ids::PortId;
 use crate::wire::cidr::Cidr;
@@ -25,7 +27,7 @@ use std::time::Instant;
 /// Why there is no address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
-    /// Another member has it, as far as is known here: it may have let it go a moment ago.
+    /// Another member has it, or may have it, as far as is known here: it may have let it go a moment ago, or say so in the next.
     Elsewhere(String),
     /// For a reason that does not pass by itself.
     Refused(String),
@@ -58,6 +60,10 @@ impl Denied {
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     leases: Leases,
+    /// What other members have in our slices, and had before a restart.
+    claims: Claims,
+    /// How much of it is not kept across restarts: it is too much.
+    unkept_claims: usize,
     /// The slices of our certificate, as far as it counts.
     pub(super) certified: Vec<Cidr>,
     /// What our ports were made with.
@@ -99,6 +105,7 @@ impl<H: Host> Control<H> {
     pub(super) fn restore_leases(&mut self, now: Instant) {
         let leases = self.host.leases();
         self.addresses.leases = Leases::restore(self.elapsed(now), leases);
+        self.addresses.claims = Claims::restore(self.host.claims());
         self.addresses.due = true;
     }
 
@@ -173,21 +180,46 @@ impl<H: Host> Control<H> {
 
     /// [`super::request::Request::Release`].
     pub fn released(&mut self, now: Instant, network: &str, address: IpAddr) -> Response {
+        let what = format!("{address} of network {network}");
+        let Some(vni) = self.network(network).map(|network| network.vni) else {
+            return Response::Refused(self.no_network(network));
+        };
+        let has_it = |has: &&PortHas| has.vni == vni && has.addresses.contains(&address);
+        let told = match self.addresses.leases.get(vni, address) {
+            Some(_) => match self.addresses.ports.values().find(has_it) {
+                Some(port) => format!("{what} belongs to port {}, and is free when that is detached", port.name),
+                None => format!("{what} is free"),
+            },
+            None => match self.owner_elsewhere(vni, address) {
+                Some(owner) => return Response::Refused(format!("{what} belongs to {owner}: release it there")),
+                None => format!("{what} is nobody's on this host"),
+            },
+        };
         match self.release(now, network, address) {
-            Ok(()) => Response::Done(vec![format!("{address} of network {network} is free")]),
+            Ok(()) => Response::Done(vec![told]),
             Err(reason) => Response::Refused(reason),
         }
     }
 
-    /// Who on this member has an address.
-    pub(super) fn holder_of(&self, vni: u32, address: IpAddr) -> Option<&str> {
-        self.addresses.leases.get(vni, address).map(|held| held.lease.holder.as_str())
+    /// Who has an address on another member. One that is gone is not counted.
+    fn owner_elsewhere(&self, vni: u32, address: IpAddr) -> Option<String> {
+        let mut there = self.others().filter(|view| view.alive);
+        there.find_map(|view| {
+            let (_, holder) = claims_in(view, vni).find(|(ip, _)| *ip == address)?;
+            Some(format!("{holder} of member '{}'", view.name()))
+        })
     }
 
-    /// The addresses of this member whose holders begin so.
-    pub(super) fn held_by<'a>(&'a self, beginning: &'a str) -> impl Iterator<Item = (u32, IpAddr)> + 'a {
-        let theirs = self.addresses.leases.iter().filter(move |held| held.lease.holder.starts_with(beginning));
+    /// The addresses of this member that holders asked for who are called so in the beginning. Ports are no such holders, whatever
+    /// they are called.
+    pub(super) fn requested_for<'a>(&'a self, beginning: &'a str) -> impl Iterator<Item = (u32, IpAddr)> + 'a {
+        let theirs = self.addresses.leases.iter().filter(move |held| held.lease.is_requested_for(beginning));
         theirs.map(|held| (held.lease.vni, held.lease.address))
+    }
+
+    /// Whether an address is one of those.
+    pub(super) fn is_requested_for(&self, beginning: &str, vni: u32, address: IpAddr) -> bool {
+        self.addresses.leases.get(vni, address).is_some_and(|held| held.lease.is_requested_for(beginning))
     }
 
     /// `weft leases`: ours, and what members say of theirs.
@@ -341,7 +373,7 @@ impl<H: Host> Control<H> {
             )));
         }
         let mut chosen = Vec::new();
-        let taken = self.taken(space, what, &network.name, |_| true);
+        let taken = self.taken(space, what, name, true);
         for v4 in [v4.then_some(true), v6.then_some(false)].into_iter().flatten() {
             let family = if v4 { "IPv4" } else { "IPv6" };
             let pool = space.pool(v4);
@@ -350,8 +382,14 @@ impl<H: Host> Control<H> {
             }
             let choose =
                 |taken: &BTreeSet<IpAddr>| self.addresses.leases.choose(what.vni, what.holder, v4, &pool, taken);
-            // What a member had that is gone is given last: it may come back with it.
-            let found = choose(&taken).or_else(|| choose(&self.taken(space, what, name, |view| view.alive)));
+            let found = match choose(&taken) {
+                // What a member had that is gone is given last: it may come back with it, and is it gone?
+                None if !taken.is_empty() => {
+                    self.await_mesh(&format!("what is left in network '{name}'"))?;
+                    choose(&self.taken(space, what, name, false))
+                }
+                found => found,
+            };
             let address = found.ok_or_else(|| {
                 let slices: Vec<_> = space.slices.iter().filter(|s| s.address.is_ipv4() == v4).map(Cidr::to_string).collect();
                 Denied::Refused(format!(
@@ -371,39 +409,32 @@ impl<H: Host> Control<H> {
         Ok(chosen)
     }
 
-    /// Addresses of our slices that others have: those of these members, and those that ports of the file wait for.
-    fn taken(
-        &self,
-        space: &Space,
-        what: &Wanted<'_>,
-        network: &str,
-        of: impl Fn(&MemberView<'_>) -> bool,
-    ) -> BTreeSet<IpAddr> {
-        let claimed =
-            self.others().filter(of).flat_map(|view| claims_in(view, what.vni).map(|(ip, _)| ip).collect::<Vec<_>>());
+    /// Addresses of our slices that others have: members, also those that are `gone` or not, and ports of the file that wait.
+    fn taken(&self, space: &Space, what: &Wanted<'_>, network: &str, gone: bool) -> BTreeSet<IpAddr> {
+        let known = self.others().filter(|view| gone || view.alive);
+        let claimed = known.flat_map(|view| claims_in(view, what.vni).map(|(ip, _)| ip).collect::<Vec<_>>());
+        let before = self.claimed_before(what.vni, space).filter(|_| gone);
         let waiting =
             self.ports.values().filter(|entry| entry.spec.network == network && entry.spec.name != what.holder);
         let asked = waiting.flat_map(|entry| entry.spec.addresses.iter().map(|address| address.cidr.address));
-        claimed.chain(asked).filter(|ip| space.owns(*ip)).collect()
+        claimed.chain(before).chain(asked).filter(|ip| space.owns(*ip)).collect()
     }
 
     /// Whether a holder may have this very address; the lease that is to be kept if it is none yet.
     fn claim(&self, network: &config::Network, what: &Wanted<'_>, ip: IpAddr) -> Result<Option<Lease>, Denied> {
         let name = &network.name;
-        if let Some(held) = self.addresses.leases.in_the_way(what.vni, ip, what.holder) {
+        if let Some(held) = self.addresses.leases.in_the_way(what.vni, ip, what.holder, what.by) {
             return Err(Denied::Refused(format!(
                 "{ip} in network '{name}' belongs to {} of this host: choose another address",
                 held.lease.holder
             )));
         }
+        self.await_mesh(&format!("{ip} of network '{name}'"))?;
         // What a member had that is gone may be had by another: containers move away from hosts that died.
-        for view in self.others().filter(|view| view.alive) {
-            if let Some((_, holder)) = claims_in(view, what.vni).find(|(address, _)| *address == ip) {
-                return Err(Denied::Elsewhere(format!(
-                    "{ip} in network '{name}' belongs to {holder} of member '{}': choose another address",
-                    view.name()
-                )));
-            }
+        if let Some(owner) = self.owner_elsewhere(what.vni, ip) {
+            return Err(Denied::Elsewhere(format!(
+                "{ip} in network '{name}' belongs to {owner}: choose another address"
+            )));
         }
         let known = self.addresses.leases.get(what.vni, ip);
         let stays = known.is_some_and(|held| match held.state {
@@ -486,7 +517,11 @@ fn with_prefix(space: &Space, address: IpAddr) -> Cidr {
     Cidr { address, prefix: space.subnet_of(address).map_or(alone, |subnet| subnet.prefix) }
 }
 
-fn outside(network: &config::Network, address: IpAddr) -> String {
+/// Why an address cannot be in a network.
+pub(super) fn outside(network: &config::Network, address: IpAddr) -> String {
     let subnets: Vec<String> = network.subnets.iter().map(ToString::to_string).collect();
+    if subnets.is_empty() {
+        return format!("{address} is no container's address: choose another");
+    }
     format!("{address} is outside network '{}', which is {}: choose one inside", network.name, subnets.join(" and "))
 }

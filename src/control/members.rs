@@ -20,7 +20,7 @@ use crate::mesh::paths::Source;
 use crate::switch::ids::{IdMap, PeerId};
 use crate::trust::policy::Stranger;
 use crate::wire::key::PublicKey;
-use crate::wire::message;
+use crate::wire::message::{self, PARTIAL_CHECKSUM};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -128,7 +128,7 @@ impl<H: Host> Control<H> {
             name: self.config.node.name.clone(),
             tunnel_address: self.identity.address,
             program: concat!("weft ", env!("CARGO_PKG_VERSION")).to_owned(),
-            capabilities: super::capabilities(&self.config) | if self.trust.is_issuer() { ISSUER } else { 0 },
+            capabilities: capabilities(&self.config) | if self.trust.is_issuer() { ISSUER } else { 0 },
             relay: match self.config.node.relay {
                 config::Relay::Yes => Relay::Yes,
                 config::Relay::No => Relay::No,
@@ -241,14 +241,9 @@ impl<H: Host> Control<H> {
     fn apply_member(&mut self, now: Instant, key: &PublicKey) {
         let elapsed = self.elapsed(now);
         let Some(view) = self.members.membership.member(key) else {
-            self.member_has(now, *key, "", &[]);
-            self.member_is_called(*key, None);
+            self.member_has_nothing(now, key);
             if let Some(id) = self.id_of(key).filter(|id| self.peers[id].origin == PeerOrigin::Member) {
                 self.lose_peers(now, [id]);
-            }
-            if let Some(entry) = self.entry_of(key) {
-                entry.peer.set_meshed(false);
-                self.peer_listens(entry.peer.id, None);
             }
             return;
         };
@@ -264,6 +259,8 @@ impl<H: Host> Control<H> {
                 {
                     known.map_or(PeerId(0), |(id, ..)| id)
                 } else if let Err(reason) = self.admits(&config) {
+                    // What it said before is no longer so, and would stay when it dies.
+                    self.member_has_nothing(now, key);
                     return self.warn(reason);
                 } else {
                     if known.is_none() {
@@ -302,6 +299,16 @@ impl<H: Host> Control<H> {
             self.peer_listens(id, Some(facts.groups.iter().copied().collect()));
         }
         self.members.changed.remove(key);
+    }
+
+    /// Nothing is known of what a member has.
+    fn member_has_nothing(&mut self, now: Instant, key: &PublicKey) {
+        self.member_has(now, *key, "", &[]);
+        self.member_is_called(*key, None);
+        if let Some(entry) = self.entry_of(key) {
+            entry.peer.set_meshed(false);
+            self.peer_listens(entry.peer.id, None);
+        }
     }
 
     /// Whether an address that a member announces may be one of the underlay: neither ours, nor inside one of our networks,
@@ -402,6 +409,11 @@ impl<H: Host> Control<H> {
             tracing::warn!("{sentence}");
         }
     }
+}
+
+/// What we tell peers that we can do. What containers' kernels are not to be left with is not asked of peers either.
+pub(super) fn capabilities(config: &config::Config) -> u32 {
+    if config.offload.tap_checksum { PARTIAL_CHECKSUM } else { 0 }
 }
 
 /// Puts a sentence at the end of some; whether it was not among them.

@@ -35,7 +35,7 @@ mod tests;
 use crate::config::{self, Config, PortAddress, Target};
 use crate::docker::Driver;
 use crate::docker::record::Record as DockerRecord;
-use crate::ipam::Lease;
+use crate::ipam::{Claim, Lease};
 use crate::mesh::Mesh;
 use crate::mesh::document::Archive;
 use crate::mesh::facts::Attachment;
@@ -51,7 +51,6 @@ use crate::trust::sign::Signer;
 use crate::trust::{Authority, TrustState};
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
-use crate::wire::message::PARTIAL_CHECKSUM;
 use contacts::Contact;
 use docker::Whereabouts;
 use members::Members;
@@ -226,6 +225,13 @@ pub trait Host {
     /// # Errors
     /// One sentence; what was kept before is.
     fn change_leases(&mut self, keep: &[Lease], forget: &[(u32, IpAddr)]) -> Result<(), String>;
+    /// What other members were known to have in our slices, once.
+    fn claims(&mut self) -> Vec<Claim>;
+    /// Keeps some of it across restarts, and other no longer: all of it or nothing.
+    ///
+    /// # Errors
+    /// One sentence; what was kept before is.
+    fn change_claims(&mut self, keep: &[Claim], forget: &[Claim]) -> Result<(), String>;
     /// Our way out.
     fn out(&mut self) -> &mut Self::Out;
     /// What the machine itself would tell an operator: offload name → state, and warnings.
@@ -344,7 +350,7 @@ impl<H: Host> Control<H> {
     ) -> Self {
         let identity = Identity { key: signer.public_key(), address };
         let incarnation = host.random();
-        let mut mesh = Mesh::new(incarnation, capabilities(&config));
+        let mut mesh = Mesh::new(incarnation, members::capabilities(&config));
         if !config.node.discovery {
             mesh.forgo_punching();
         }
@@ -586,9 +592,4 @@ impl<H: Host> Control<H> {
     fn elapsed(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.started)
     }
-}
-
-/// What we tell peers that we can do. What containers' kernels are not to be left with is not asked of peers either.
-fn capabilities(config: &Config) -> u32 {
-    if config.offload.tap_checksum { PARTIAL_CHECKSUM } else { 0 }
 }

@@ -12,6 +12,7 @@ use super::ports::{PortEntry, State};
 use super::request::{AddName, NameStatus, RemoveName, Response};
 use super::{Control, Host};
 use crate::config::{self, Dns, Target};
+use crate::docker::names::MAX_CONTAINERS;
 use crate::mesh::facts::{self, Attachment, Facts, MAX_ADDED, MAX_NAME_BYTES, MAX_NAMES, MAX_SERVICES, Name, Named};
 use crate::names::directory::{Entry, Kind};
 use crate::names::zone::Others;
@@ -20,10 +21,15 @@ use crate::wire::key::PublicKey;
 use crate::wire::name::{is_host_name, to_host_name};
 use crate::wire::service::Service;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Names that may be added on one member, and bytes of their records: three quarters of what a member can tell, so that names of
+/// ports have room.
+const MAX_BY_HAND: usize = MAX_NAMES / 4 * 3;
+const MAX_BYTES_BY_HAND: usize = MAX_NAME_BYTES / 4 * 3;
 
 /// A name that was added by hand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +52,8 @@ pub(super) struct Names {
     added: BTreeMap<(String, String), AddedName>,
     /// What ports are called besides what was asked for, by port.
     given: BTreeMap<String, Vec<String>>,
+    /// Containers of Docker without names, since there are too many.
+    unnamed: usize,
 }
 
 impl Names {
@@ -78,6 +86,11 @@ impl<H: Host> Control<H> {
     /// A port is no more: neither are the names it was given.
     pub(super) fn forget_port_names(&mut self, port: &str) {
         self.names.given.remove(port);
+    }
+
+    /// So many containers of Docker have no names.
+    pub(super) fn set_unnamed(&mut self, count: usize) {
+        self.names.unnamed = count;
     }
 
     /// What a port is called.
@@ -146,15 +159,16 @@ impl<H: Host> Control<H> {
                 ));
             }
         }
+        let vni = self.network(&added.network).map_or(0, |network| network.vni);
         let mut all = self.own_names();
-        all.retain(|known| !matches!(known.of, Named::Added { .. }) || known.name != added.name);
+        all.retain(|known| matches!(known.of, Named::Added { .. }) && (known.vni, &known.name) != (vni, &added.name));
         let of = Named::Added { addresses: added.addresses.clone(), services: added.services.clone() };
-        all.push(Name { vni: 1, name: added.name.clone(), of });
+        all.push(Name { vni, name: added.name.clone(), of });
         let bytes: usize = all.iter().map(Name::record_len).sum();
-        if all.len() > MAX_NAMES || bytes > MAX_NAME_BYTES {
+        if all.len() > MAX_BY_HAND || bytes > MAX_BYTES_BY_HAND {
             return Err(format!(
-                "this member has as many names as one may, {MAX_NAMES} or {MAX_NAME_BYTES} bytes of them: remove some, or add \
-                 it on another member"
+                "this member has as many names as one may add, {MAX_BY_HAND} or {MAX_BYTES_BY_HAND} bytes of them: remove some, or \
+                 add it on another member"
             ));
         }
         self.host.keep_name(&added)?;
@@ -174,8 +188,12 @@ impl<H: Host> Control<H> {
     }
 
     fn try_to_remove(&mut self, remove: &RemoveName) -> Result<String, String> {
-        let (network, name) = self.name_below(&remove.network, &remove.name)?;
-        let key = (network, name);
+        // Also of a network that has left the file: it may come again, and the name with it.
+        let left = (remove.network.clone(), remove.name.trim_end_matches('.').to_ascii_lowercase());
+        let key = match self.name_below(&remove.network, &remove.name) {
+            Err(_) if self.names.added.contains_key(&left) => left,
+            key => key?,
+        };
         let (network, name) = &key;
         let unknown = || {
             format!(
@@ -248,10 +266,7 @@ impl<H: Host> Control<H> {
     /// A member says this of itself; `None` when it is not there.
     pub(super) fn member_is_called(&self, member: PublicKey, facts: Option<&Facts>) {
         let mut listed = facts.map(|facts| listed(&facts.names, &facts.attachments)).unwrap_or_default();
-        // The file may keep it to some networks.
-        if let Some(admitted) = self.entry_of(&member).and_then(|entry| entry.config.networks.as_ref()) {
-            let networks = self.config.networks.iter().filter(|network| admitted.contains(&network.name));
-            let admitted: BTreeSet<u32> = networks.map(|network| network.vni).collect();
+        if let Some(admitted) = self.kept_to(&member) {
             listed.retain(|(vni, ..), _| admitted.contains(vni));
         }
         let entries = listed.iter().map(|((vni, name, kind), (addresses, services))| Entry {
@@ -300,7 +315,11 @@ impl<H: Host> Control<H> {
     /// What needs a person's attention among names.
     pub(super) fn name_warnings(&self) -> impl Iterator<Item = String> {
         let refused = Some(self.names.directory.refused()).filter(|&refused| refused > 0);
-        refused.into_iter().map(|count| format!("{count} names of members are not answered: there are too many"))
+        let refused = refused.map(|count| format!("{count} names of members are not answered: there are too many"));
+        let unnamed = Some(self.names.unnamed).filter(|&unnamed| unnamed > 0).map(|count| {
+            format!("{count} containers of Docker have no names: those of {MAX_CONTAINERS} are taken, and more run")
+        });
+        refused.into_iter().chain(unnamed)
     }
 }
 

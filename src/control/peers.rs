@@ -15,7 +15,7 @@ use crate::switch::topology::Peer;
 use crate::tunnel::TunnelSettings;
 use crate::wire::key::PublicKey;
 use crate::wire::way;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,6 +106,13 @@ impl<H: Host> Control<H> {
     /// The peer with this key.
     pub(super) fn entry_of(&self, key: &PublicKey) -> Option<&PeerEntry> {
         self.peers.get(&self.id_of(key)?)
+    }
+
+    /// The networks to which the file keeps a member, if it does: what it says of others does not count.
+    pub(super) fn kept_to(&self, member: &PublicKey) -> Option<BTreeSet<u32>> {
+        let admitted = self.entry_of(member)?.config.networks.as_ref()?;
+        let networks = self.config.networks.iter().filter(|network| admitted.contains(&network.name));
+        Some(networks.map(|network| network.vni).collect())
     }
 
     /// The peer with this name: that of the file, if several have it.

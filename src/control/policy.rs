@@ -2,29 +2,32 @@
 //! say of their ports.
 //!
 //! Each topology has the policies that follow from what is known at that moment; buckets, counters and the memory of what was
-//! refused are the same ones as before. Names and labels are looked at anew when somebody's ports have changed, and only for
-//! networks that have rules or isolation.
+//! refused are the same ones as before. Names and labels are looked at anew when somebody's ports have changed, in one pass for all
+//! networks that have rules or isolation. In a large mesh there is always somebody whose ports change: what others say is looked
+//! at once a [`TICK`](super::TICK) at most, and the networks of our own ports as soon as these change, for a port's first frame
+//! meets its rules.
 
 use super::ports::PortEntry;
 use super::request::{NetworkPolicy, Refused, RuleStatus};
 use super::{Control, Host};
 use crate::config;
 use crate::config::policy::{Allow, Guard as GuardLevel, Party, Permission};
+use crate::docker::HOLDER;
 use crate::mesh::facts::labels::Labels;
-use crate::mesh::facts::{Name, Named};
+use crate::mesh::facts::{Facts, Name, Named};
 use crate::switch::counters::Counter;
 use crate::switch::ids::PortId;
 use crate::switch::policy::guard::Guard;
 use crate::switch::policy::rate::{Limit, Rates};
 use crate::switch::policy::refusals::Refusals;
 use crate::switch::policy::rules::{Rule, Rules, Sides};
-use crate::switch::policy::{Policy, PortPolicy};
+use crate::switch::policy::{Isolation, Policy, PortPolicy};
 use crate::switch::topology::Port;
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,6 +37,10 @@ use std::time::Instant;
 pub(super) struct Policies {
     /// Whose ports are called what has changed, and the topology does not know.
     pub(super) due: bool,
+    /// The networks in which that is so of our own ports: they are not to wait.
+    pub(super) pressing: BTreeSet<u32>,
+    /// The tick in which everything was looked at last.
+    looked: Option<Instant>,
     rates: BTreeMap<PortId, Arc<Rates>>,
     networks: BTreeMap<u32, Kept>,
 }
@@ -53,11 +60,22 @@ struct Resolved {
     /// For each rule, how many addresses are on each side.
     counts: Vec<[usize; 2]>,
     promiscuous: HashSet<Mac>,
+    hosts: HashSet<Mac>,
+}
+
+/// What is known of one network.
+#[derive(Default)]
+struct Known<'a> {
+    stations: HashMap<Mac, Station<'a>>,
+    /// Who has which address.
+    addresses: Vec<(IpAddr, Mac)>,
+    /// Names that stand for addresses outside of weft.
+    added: Vec<(Cow<'a, str>, IpAddr)>,
 }
 
 /// By what a station is known.
 #[derive(Default)]
-struct Known<'a> {
+struct Station<'a> {
     names: Vec<Cow<'a, str>>,
     labels: Vec<(&'a str, &'a str)>,
     promiscuous: bool,
@@ -67,19 +85,32 @@ struct Known<'a> {
 impl<H: Host> Control<H> {
     /// The policies of all networks that have any, for the next topology.
     pub(super) fn policies(&mut self, now: Instant) -> BTreeMap<u32, Arc<Policy>> {
-        let due = std::mem::take(&mut self.policies.due);
         let mut kept = std::mem::take(&mut self.policies);
+        let all = kept.due && kept.looked != Some(self.now);
+        if all {
+            (kept.due, kept.looked) = (false, Some(self.now));
+        }
+        let pressing = std::mem::take(&mut kept.pressing);
+        let is_stale = |network: &&config::Network| {
+            let resolved = kept.networks.get(&network.vni).and_then(|known| known.resolved.as_ref());
+            all || pressing.contains(&network.vni) || resolved.is_none()
+        };
+        let stale: BTreeSet<u32> = self.config.networks.iter().filter(is_stale).map(|network| network.vni).collect();
+        let asked =
+            self.config.networks.iter().filter(|network| stale.contains(&network.vni) && self.has_policy(network));
+        let known = self.known(asked.map(|network| network.vni).collect());
+        let nothing = Known::default();
         let up: HashSet<PortId> = self.up_ports().map(|(_, port, _)| port.id).collect();
         kept.rates.retain(|id, _| up.contains(id));
         kept.networks.retain(|vni, _| self.config.networks.iter().any(|network| network.vni == *vni));
         let mut policies = BTreeMap::new();
         for network in &self.config.networks {
-            let known = kept.networks.entry(network.vni).or_default();
-            let resolved = match &known.resolved {
-                Some(resolved) if !due => resolved.clone(),
-                _ => self.resolve_policy(network, &mut known.hits),
+            let of_network = kept.networks.entry(network.vni).or_default();
+            let resolved = match &of_network.resolved {
+                Some(resolved) if !stale.contains(&network.vni) => resolved.clone(),
+                _ => self.resolve_policy(network, known.get(&network.vni).unwrap_or(&nothing), &mut of_network.hits),
             };
-            known.resolved = Some(resolved.clone());
+            of_network.resolved = Some(resolved.clone());
             let ports =
                 self.up_ports().filter(|(_, port, _)| port.vni == network.vni).filter_map(|(name, port, _)| {
                     let entry = self.ports.get(name)?;
@@ -87,9 +118,13 @@ impl<H: Host> Control<H> {
                 });
             let policy = Policy {
                 ports: ports.collect(),
-                isolation: network.isolate.then_some(resolved.promiscuous),
+                isolation: network.isolate.then(|| Isolation {
+                    promiscuous: resolved.promiscuous,
+                    hosts: resolved.hosts,
+                    subnets: network.subnets.clone(),
+                }),
                 rules: resolved.rules,
-                refusals: known.refusals.clone(),
+                refusals: of_network.refusals.clone(),
             };
             if !policy.is_empty() {
                 policies.insert(network.vni, Arc::new(policy));
@@ -99,9 +134,14 @@ impl<H: Host> Control<H> {
         policies
     }
 
+    /// The next topology has policies by the file as it is.
+    pub(super) fn renew_policies(&mut self) {
+        self.policies.pressing.extend(self.config.networks.iter().map(|network| network.vni));
+    }
+
     /// Publishes what changed of policies since the last topology.
     pub(super) fn run_policies(&mut self) {
-        if self.policies.due {
+        if self.policies.due || !self.policies.pressing.is_empty() {
             self.publish();
         }
     }
@@ -153,17 +193,38 @@ impl<H: Host> Control<H> {
         labels.filter(|labels| labels.promiscuous || labels.host || !labels.labels.is_empty()).collect()
     }
 
-    fn resolve_policy(&self, network: &config::Network, hits: &mut HashMap<String, Arc<Counter>>) -> Resolved {
-        let allows: Vec<&Allow> = self.config.allows.iter().filter(|allow| allow.network == network.name).collect();
+    fn allows<'a>(&'a self, network: &'a config::Network) -> impl Iterator<Item = &'a Allow> {
+        self.config.allows.iter().filter(|allow| allow.network == network.name)
+    }
+
+    /// Whether it matters in a network who is called what.
+    fn has_policy(&self, network: &config::Network) -> bool {
+        network.isolate || self.allows(network).next().is_some()
+    }
+
+    fn resolve_policy(
+        &self,
+        network: &config::Network,
+        known: &Known<'_>,
+        hits: &mut HashMap<String, Arc<Counter>>,
+    ) -> Resolved {
+        let allows: Vec<&Allow> = self.allows(network).collect();
         if allows.is_empty() && !network.isolate {
             hits.clear();
             return Resolved::default();
         }
-        let known = self.known_stations(network.vni);
-        let promiscuous = known.iter().filter(|(_, known)| known.promiscuous).map(|(mac, _)| *mac).collect();
+        let those = |is: fn(&Station<'_>) -> bool| {
+            known
+                .stations
+                .iter()
+                .filter(move |(_, station)| is(station))
+                .map(|(mac, _)| *mac)
+                .collect::<HashSet<Mac>>()
+        };
+        let (promiscuous, hosts) = (those(|station| station.promiscuous), those(|station| station.host));
         if allows.is_empty() {
             hits.clear();
-            return Resolved { promiscuous, ..Resolved::default() };
+            return Resolved { promiscuous, hosts, ..Resolved::default() };
         }
         let texts: Vec<String> = allows.iter().map(|allow| text_of(allow)).collect();
         hits.retain(|text, _| texts.contains(text));
@@ -174,6 +235,8 @@ impl<H: Host> Control<H> {
         let service = network.service_addresses().iter().map(|address| address.address).collect();
         let rules = allows.iter().zip(&texts).map(rule).collect();
         let mut rules = Rules::new(rules, network.subnets.clone(), service);
+        // What is sent to the service MAC goes to the host's way out.
+        hosts.iter().copied().chain([Mac::service(network.vni)]).for_each(|mac| rules.add_host(mac));
         let (mut by_name, mut by_label) = (HashMap::<&str, Sides>::new(), HashMap::<(&str, &str), Sides>::new());
         let mut of_hosts = Sides::default();
         for (number, allow) in allows.iter().enumerate() {
@@ -200,15 +263,15 @@ impl<H: Host> Control<H> {
                 *entry = *entry | side;
             }
         }
-        for (name, address) in self.added_names(network.vni) {
-            if let Some(sides) = by_name.get(name.as_str()) {
-                rules.add_prefix(Cidr::host(address), *sides);
+        for (name, address) in &known.added {
+            if let Some(sides) = by_name.get(name.as_ref()) {
+                rules.add_prefix(Cidr::host(*address), *sides);
             }
         }
         let mut counts = vec![[0; 2]; allows.len()];
-        for (_, address, mac) in self.stations.addresses().filter(|(vni, ..)| *vni == network.vni) {
-            let nobody = Known::default();
-            let station = known.get(&mac).unwrap_or(&nobody);
+        let nobody = Station::default();
+        for &(address, mac) in &known.addresses {
+            let station = known.stations.get(&mac).unwrap_or(&nobody);
             let names = station.names.iter().filter_map(|name| by_name.get(name.as_ref()));
             let labels = station.labels.iter().filter_map(|label| by_label.get(label));
             let host = station.host.then_some(&of_hosts);
@@ -217,63 +280,56 @@ impl<H: Host> Control<H> {
             sides.from.iter().for_each(|rule| counts[rule][0] += 1);
             sides.to.iter().for_each(|rule| counts[rule][1] += 1);
         }
-        Resolved { rules: Some(Arc::new(rules)), counts, promiscuous }
+        Resolved { rules: Some(Arc::new(rules)), counts, promiscuous, hosts }
     }
 
-    /// The stations of a network that members told of, and by what they are known.
-    fn known_stations(&self, vni: u32) -> HashMap<Mac, Known<'_>> {
-        let mut stations: HashMap<Mac, Known<'_>> = HashMap::new();
-        let places: HashMap<Mac, PublicKey> =
-            self.stations.stations().filter(|(of, ..)| *of == vni).map(|(_, mac, member, _)| (mac, member)).collect();
-        let is_at = |mac: Mac, member: &PublicKey| places.get(&mac) == Some(member);
-        for (name, port, mac) in self.up_ports().filter(|(_, port, _)| port.vni == vni) {
-            let Some(entry) = self.ports.get(name).filter(|_| is_at(mac, &self.identity.key)) else { continue };
-            let spec = &entry.spec;
-            let known = stations.entry(port.mac).or_default();
-            known.names.extend(names_of(name));
-            known.labels.extend(spec.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-            (known.promiscuous, known.host) = (is_promiscuous(entry), entry.is_hosts());
+    /// What members told of these networks, as far as the file admits them there.
+    fn known(&self, vnis: BTreeSet<u32>) -> HashMap<u32, Known<'_>> {
+        let mut networks: HashMap<u32, Known<'_>> = vnis.into_iter().map(|vni| (vni, Known::default())).collect();
+        if networks.is_empty() {
+            return networks;
         }
-        for Name { vni: of, name, of: what } in self.own_names() {
-            if let Named::Attachment(mac) = what
-                && of == vni
-                && is_at(mac, &self.identity.key)
-            {
-                stations.entry(mac).or_default().names.push(Cow::Owned(name));
+        let shown = self.stations.stations().filter(|(vni, ..)| networks.contains_key(vni));
+        let places: HashMap<(u32, Mac), PublicKey> =
+            shown.map(|(vni, mac, member, _)| ((vni, mac), member)).collect();
+        for (vni, address, mac) in self.stations.addresses() {
+            if let Some(known) = networks.get_mut(&vni) {
+                known.addresses.push((address, mac));
             }
+        }
+        let mut all = Gathered { networks, places };
+        let own = &self.identity.key;
+        for (name, port, _) in self.up_ports() {
+            let Some((entry, station)) = self.ports.get(name).zip(all.station(port.vni, port.mac, own)) else {
+                continue;
+            };
+            station.names.extend(names_of(name));
+            station.labels.extend(entry.spec.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+            (station.promiscuous, station.host) = (is_promiscuous(entry), entry.is_hosts());
+        }
+        for Name { vni, name, of } in self.own_names() {
+            all.name(vni, own, Cow::Owned(name), &of);
         }
         for view in self.members.membership.members().filter(|view| view.alive) {
-            for Name { name, of, .. } in view.facts.names.iter().filter(|known| known.vni == vni) {
-                if let Named::Attachment(mac) = of
-                    && is_at(*mac, &view.key)
-                {
-                    stations.entry(*mac).or_default().names.push(Cow::Borrowed(name));
+            let admitted = self.kept_to(&view.key);
+            let is_admitted = |vni: u32| admitted.as_ref().is_none_or(|admitted| admitted.contains(&vni));
+            let Facts { names, attachments, labels, .. } = view.facts;
+            for Name { vni, name, of } in names.iter().filter(|name| is_admitted(name.vni)) {
+                all.name(*vni, &view.key, Cow::Borrowed(name), of);
+            }
+            for known in attachments.iter().filter(|known| is_admitted(known.vni)) {
+                if let Some(station) = all.station(known.vni, known.mac, &view.key) {
+                    station.names.extend(names_of(&known.name));
                 }
             }
-            for attachment in view.facts.attachments.iter().filter(|known| known.vni == vni) {
-                if is_at(attachment.mac, &view.key) {
-                    stations.entry(attachment.mac).or_default().names.extend(names_of(&attachment.name));
+            for known in labels.iter().filter(|known| is_admitted(known.vni)) {
+                if let Some(station) = all.station(known.vni, known.mac, &view.key) {
+                    station.labels.extend(known.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+                    (station.promiscuous, station.host) = (known.promiscuous, known.host);
                 }
-            }
-            for labels in view.facts.labels.iter().filter(|known| known.vni == vni && is_at(known.mac, &view.key)) {
-                let known = stations.entry(labels.mac).or_default();
-                known.labels.extend(labels.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-                (known.promiscuous, known.host) = (labels.promiscuous, labels.host);
             }
         }
-        stations
-    }
-
-    /// Names of a network that stand for addresses outside of weft.
-    fn added_names(&self, vni: u32) -> Vec<(String, IpAddr)> {
-        let others = self.members.membership.members().filter(|view| view.alive);
-        let others = others.flat_map(|view| view.facts.names.iter().cloned());
-        let added = self.own_names().into_iter().chain(others).filter(|name| name.vni == vni);
-        let of = |name: Name| match name.of {
-            Named::Added { addresses, .. } => addresses.into_iter().map(|ip| (name.name.clone(), ip)).collect(),
-            Named::Attachment(_) => Vec::new(),
-        };
-        added.flat_map(of).collect()
+        all.networks
     }
 
     /// `weft policy`.
@@ -281,8 +337,7 @@ impl<H: Host> Control<H> {
         let networks = self.config.networks.iter().map(|network| {
             let nothing = Kept::default();
             let kept = self.policies.networks.get(&network.vni).unwrap_or(&nothing);
-            let allows = self.config.allows.iter().filter(|allow| allow.network == network.name);
-            let rules = allows.enumerate().map(|(number, allow)| {
+            let rules = self.allows(network).enumerate().map(|(number, allow)| {
                 let counts = kept.resolved.as_ref().and_then(|resolved| resolved.counts.get(number));
                 let [from_addresses, to_addresses] = counts.copied().unwrap_or_default();
                 RuleStatus {
@@ -336,9 +391,42 @@ fn is_promiscuous(entry: &PortEntry) -> bool {
     entry.is_hosts() || entry.spec.allow.contains(&Permission::Promiscuous)
 }
 
-/// A port's name, and that of its target if that is how it is called.
+/// A port's name, and its container's if that is how it is called: `CONTAINER:INTERFACE`. Told by the name alone, for that is all
+/// that other hosts know of it, and all are to come to one verdict. What else has a ':' in its name is in no container's name:
+/// ports of other targets and of CNI have two, and Docker's a number in the interface's place.
 fn names_of(port: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    [port].into_iter().chain(port.rsplit_once(':').map(|(target, _)| target)).map(Cow::Borrowed)
+    let is_docker =
+        port.strip_prefix(HOLDER).is_some_and(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+    let container = port.split_once(':').filter(|(_, interface)| !is_docker && !interface.contains(':'));
+    [port].into_iter().chain(container.map(|(container, _)| container)).map(Cow::Borrowed)
+}
+
+/// What is being put together of several networks.
+struct Gathered<'a> {
+    networks: HashMap<u32, Known<'a>>,
+    /// At which member a station is: what others say of it does not count.
+    places: HashMap<(u32, Mac), PublicKey>,
+}
+
+impl<'a> Gathered<'a> {
+    fn station(&mut self, vni: u32, mac: Mac, member: &PublicKey) -> Option<&mut Station<'a>> {
+        let known = self.networks.get_mut(&vni).filter(|_| self.places.get(&(vni, mac)) == Some(member))?;
+        Some(known.stations.entry(mac).or_default())
+    }
+
+    fn name(&mut self, vni: u32, member: &PublicKey, name: Cow<'a, str>, of: &Named) {
+        match of {
+            Named::Attachment(mac) => {
+                if let Some(station) = self.station(vni, *mac, member) {
+                    station.names.push(name);
+                }
+            }
+            Named::Added { addresses, .. } => {
+                let Some(known) = self.networks.get_mut(&vni) else { return };
+                known.added.extend(addresses.iter().map(|address| (name.clone(), *address)));
+            }
+        }
+    }
 }
 
 /// What tells a rule from others of its network.

@@ -12,13 +12,14 @@
 //! instance until its member was heard again, or some seconds have passed: then what is said of names counts alone.
 
 use super::exposures::{Instances, Record};
+use super::ipam::outside;
 use super::nat::{Forward, HostPort, Proto};
 use super::request::{Backend, InstanceStatus, Outside, PublicationStatus, Publish, Response, Unpublish};
 use super::{Control, Host};
 use crate::mesh::facts::Named;
 use crate::wire::key::PublicKey;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Published ports of one host: more than CNI makes for the pods of a node. They are looked through for each new connection.
@@ -187,7 +188,24 @@ impl<H: Host> Control<H> {
         if let Some(gone) = publish.holder.as_ref().filter(|holder| !self.ports.contains_key(*holder)) {
             return Err(format!("there is no port {gone} that something could be published for: attach it first"));
         }
-        self.host.hold_port(host)?;
+        let network = self.network(&publish.network).ok_or_else(|| self.no_network(&publish.network))?;
+        match &publish.to {
+            // Anything else would be a way into the host itself, or through it.
+            Backend::Address(ip)
+                if ip.is_loopback()
+                    || !network.subnets.is_empty() && !network.subnets.iter().any(|subnet| subnet.contains(*ip)) =>
+            {
+                return Err(outside(network, *ip));
+            }
+            _ if publish.host_ip == Some(Ipv6Addr::LOCALHOST.into()) => {
+                return Err(
+                    "Linux lets nothing out that comes from ::1: publish on 127.0.0.1, or on another address"
+                        .to_owned(),
+                );
+            }
+            _ => {}
+        }
+        self.hold(publish)?;
         let done = self.ensure_exposed(now, &publish.network).and_then(|()| {
             self.keep_record(&Record::Publication(publish.clone()))?;
             self.outside.publications.insert(publish.clone());
@@ -234,6 +252,11 @@ impl<H: Host> Control<H> {
             }
             Err(reason) => Response::Refused(reason),
         }
+    }
+
+    /// Keeps the host's port free of others. Engines hold those of their containers themselves: Podman listens on them.
+    pub(super) fn hold(&mut self, publish: &Publish) -> Result<(), String> {
+        if publish.holder.is_some() { Ok(()) } else { self.host.hold_port(publish.host()) }
     }
 
     fn withdraw(&mut self, now: Instant, host: HostPort) {

@@ -81,12 +81,13 @@ impl<H: Host> Control<H> {
 
     fn apply(&mut self, now: Instant, next: Config, changes: &[Change]) {
         let old = std::mem::replace(&mut self.config, next);
-        self.policies.due = true;
+        self.renew_policies();
         self.switch.fdb.set_limits(limits(self.config.fdb));
         // First, while the names in the old file still mean the peers and ports that they meant.
         self.forget_static_entries(&old);
         self.apply_peers(now, &old);
         self.apply_ports(now, changes);
+        self.renew_policies();
         self.apply_networks(now);
         // Last, when the workers no longer meet what is gone and cannot learn it anew.
         for network in &old.networks {

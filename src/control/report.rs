@@ -234,6 +234,7 @@ impl<H: Host> Control<H> {
             gateways: network.service_addresses(),
             domain: (network.naming.dns != Dns::Off).then(|| network.naming.zone.clone()),
             slices: self.slices_of(network),
+            full: self.is_full(network),
             mtu: network.mtu,
             ageing_s: network.ageing.as_secs(),
             ports: self

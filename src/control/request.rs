@@ -515,6 +515,9 @@ pub struct NetworkStatus {
     /// What this member gives addresses from.
     #[serde(default)]
     pub slices: Vec<Cidr>,
+    /// Whether all that it can give of a family is given.
+    #[serde(default)]
+    pub full: bool,
     /// MTU of its ports.
     pub mtu: u16,
     /// FDB ageing time in seconds.

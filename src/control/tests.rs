@@ -9,6 +9,7 @@ mod connecting;
 mod docker;
 mod members;
 mod names;
+mod policy;
 
 use super::contacts::Contact;
 use super::exposures;
@@ -22,7 +23,7 @@ use super::request::{Attach, Detach, FdbEntry, PeerStatus, PortStatus, Request, 
 use super::{Control, DockerRecord, Host, Identity, Lookup, MachineReport, NewPort};
 use crate::config::parse::{Defaults, parse};
 use crate::config::{Config, LogLevel, Target};
-use crate::ipam::Lease;
+use crate::ipam::{Claim, Lease};
 use crate::switch::ids::{Place, PortId};
 use crate::switch::topology::{Port, Topology};
 use crate::switch::{Egress, Event, Switch};
@@ -105,6 +106,8 @@ impl Plane {
             unix: Duration::from_secs(1_795_219_200),
             trust: Some(BTreeMap::new()),
             leases: Some(BTreeMap::new()),
+            claims: BTreeSet::new(),
+            claim_changes: 0,
             authorities: Vec::new(),
             docker: BTreeMap::new(),
             remembered: BTreeSet::new(),

@@ -17,12 +17,15 @@ const SPACE: &str = "weft";
 /// What an address is for, when it is not for a container.
 const ADDRESS_TYPE: &str = "RequestAddressType";
 const GATEWAY: &str = "com.docker.network.gateway";
-/// Within this time Docker asks again when it does not like a pool that it left to us.
+/// Within this time Docker asks again when it does not like a pool that it left to us …
 const AGAIN: Duration = Duration::from_secs(1);
+/// … and so often, and more often than people make networks at once, before it is refused.
+pub(super) const TRIES: u32 = 8;
 
 impl Driver {
     /// `RequestPool`. Docker compares a pool that it left to us with the routes of the host. One that overlaps it keeps, asks
-    /// again for another, and goes on doing so for ever; there is no other, so the second time is refused.
+    /// again for another, and goes on doing so for ever; there is no other, so that is refused in the end. Several `docker network
+    /// create` at one time look alike for a moment.
     pub(super) fn request_pool(
         &mut self,
         now: Duration,
@@ -88,14 +91,18 @@ impl Driver {
         };
         let id = format!("{SPACE}/{}/{subnet}", network.name);
         if wanted.is_none() {
-            let before = self.proposed.replace((id.clone(), now));
-            if before.is_some_and(|(pool, then)| pool == id && now.saturating_sub(then) < AGAIN) {
-                self.proposed = None;
+            let before = self.proposed.take();
+            let before = before.filter(|(pool, then, _)| *pool == id && now.saturating_sub(*then) < AGAIN);
+            let tries = before.map_or(0, |(.., tries)| tries) + 1;
+            if tries >= TRIES {
                 return Err(format!(
-                    "a route of this host overlaps {subnet} of network '{}'. If that is meant, say --subnet {subnet}",
+                    "Docker asks for {subnet} of network '{}' again and again: a route of this host overlaps it, and if that \
+                     is meant, say --subnet {subnet}; or many Docker networks of it are being made at once: make them one \
+                     after the other",
                     network.name
                 ));
             }
+            self.proposed = Some((id.clone(), now, tries));
         }
         Ok(json!({ "PoolID": id, "Pool": subnet.to_string(), "Data": {} }))
     }
@@ -172,7 +179,7 @@ impl Driver {
         member: &mut impl Member,
     ) -> Result<(), String> {
         let lease = (network.to_owned(), address);
-        if !member.holder(network, address).is_some_and(|holder| holder.starts_with(HOLDER)) {
+        if !member.holds(network, address) {
             return Ok(());
         }
         if self.is_used(&lease) {
@@ -189,7 +196,7 @@ impl Driver {
     /// `ReleaseAddress`. Docker releases the address of an endpoint after it deleted it; one that is still there was forgotten by
     /// a Docker that was killed.
     pub(super) fn release_address(&mut self, asked: &Address, member: &mut impl Member) -> Result<Value, String> {
-        // A network that is in the file no longer has no leases.
+        // What is left of a network that is in the file no longer, the next tick gives back.
         let Ok((network, _)) = pool(&asked.pool, member.networks()) else { return Ok(json!({})) };
         let network = network.name.clone();
         let text = &asked.address;
@@ -197,7 +204,7 @@ impl Driver {
         if let Some(id) = self.endpoint_at(&network, address).map(|endpoint| endpoint.id.clone()) {
             self.collect(&id, member);
         }
-        if member.holder(&network, address).is_some_and(|holder| holder.starts_with(HOLDER)) {
+        if member.holds(&network, address) {
             member.release(&network, address);
         }
         self.idle.remove(&(network, address));

@@ -40,7 +40,7 @@ use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
 use record::{EndpointRecord, NetworkRecord, Record};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -109,10 +109,12 @@ pub trait Member {
     fn lease(&mut self, network: &str, holder: &str, wish: Wish) -> Result<Cidr, Refusal>;
     /// Gives one back; one that is not leased is no error.
     fn release(&mut self, network: &str, address: IpAddr);
-    /// Who on this member holds an address.
-    fn holder(&self, network: &str, address: IpAddr) -> Option<String>;
-    /// All addresses of this member with a holder that begins with [`HOLDER`].
+    /// Whether an address of this member was leased here, for Docker. A port that is called like our holders has its own.
+    fn holds(&self, network: &str, address: IpAddr) -> bool;
+    /// All addresses that [`Member::holds`] is true of.
     fn held(&self) -> Vec<(String, IpAddr)>;
+    /// Gives back those in networks that its file has no longer, except these.
+    fn release_orphans(&mut self, except: &BTreeSet<IpAddr>);
     /// Makes a port, all or nothing, and says its MAC address.
     ///
     /// # Errors
@@ -195,8 +197,8 @@ pub struct Driver {
     loose: BTreeMap<String, Duration>,
     /// Since when addresses are leased that no endpoint has.
     idle: BTreeMap<(String, IpAddr), Duration>,
-    /// The pool that was asked for last without naming a subnet, and when; see [`Driver::request_pool`].
-    proposed: Option<(String, Duration)>,
+    /// The pool that was asked for last without naming a subnet, when, and how often; see [`Driver::request_pool`].
+    proposed: Option<(String, Duration, u32)>,
     /// Networks that were remembered from before the restart, and of which Docker has not spoken since.
     unconfirmed: Vec<String>,
 }
@@ -253,8 +255,11 @@ impl Driver {
             "NetworkDriver.RevokeExternalConnectivity"
             | "NetworkDriver.DiscoverNew"
             | "NetworkDriver.DiscoverDelete"
-            | "NetworkDriver.FreeNetwork"
-            | "IpamDriver.ReleasePool" => Ok(json!({})),
+            | "NetworkDriver.FreeNetwork" => Ok(json!({})),
+            "IpamDriver.ReleasePool" => {
+                self.proposed = None;
+                Ok(json!({}))
+            }
             "NetworkDriver.AllocateNetwork" => {
                 Err("networks of weft are local: make one on each host, with the same \
                  '-o network=NAME' (in a swarm: --config-only on each node)"
@@ -301,6 +306,14 @@ impl Driver {
                 member.release(&lease.0, lease.1);
             }
         }
+        member.release_orphans(&self.set_aside_nowhere(member));
+    }
+
+    /// What Docker networks have set aside whose network the file has no longer: it may come back, while Docker knows nothing of it.
+    fn set_aside_nowhere(&self, member: &impl Member) -> BTreeSet<IpAddr> {
+        let is_gone = |name: &str| member.networks().iter().all(|network| network.name != name);
+        let gone = self.networks.values().filter(|docker| is_gone(&docker.options.network));
+        gone.flat_map(|docker| docker.aux.iter().copied()).collect()
     }
 
     /// Docker has these networks and no others, as its own API says.

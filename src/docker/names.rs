@@ -7,8 +7,8 @@ use super::options::shortened;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Containers remembered: far more than a host runs.
-const MAX_CONTAINERS: usize = 4096;
+/// Containers remembered, of those that run and are in a network: far more than a host has.
+pub const MAX_CONTAINERS: usize = 4096;
 /// Names of one endpoint that are taken.
 const MAX_NAMES: usize = crate::config::parse::MAX_NAMES;
 
@@ -64,7 +64,10 @@ struct Container {
 #[derive(Debug, Default)]
 pub struct Containers {
     known: BTreeMap<String, Container>,
+    /// Those that there was no room for.
+    left_out: BTreeSet<String>,
     told: BTreeMap<String, Vec<String>>,
+    told_left_out: Option<usize>,
 }
 
 impl Containers {
@@ -75,9 +78,6 @@ impl Containers {
     pub fn learn(&mut self, json: &[u8]) -> Result<(), String> {
         let found: Inspected =
             serde_json::from_slice(json).map_err(|error| error.to_string().replace(char::is_control, " "))?;
-        if self.known.len() >= MAX_CONTAINERS && !self.known.contains_key(&found.id) {
-            return Err(format!("there are more than {MAX_CONTAINERS} containers"));
-        }
         let mut container = Container { name: found.name.trim_start_matches('/').to_owned(), ..Container::default() };
         // Docker makes the beginning of the id the host name of a container that was given none.
         let hostname = found.config.and_then(|config| config.hostname);
@@ -97,18 +97,29 @@ impl Containers {
             container.links.extend(links.map(|(whom, alias)| (network.clone(), whom.to_owned(), alias.to_owned())));
             container.endpoints.insert(endpoint, (network, usable(names)));
         }
-        self.known.insert(found.id, container);
+        if container.endpoints.is_empty() {
+            // It stopped, and may never be removed.
+            self.forget(&found.id);
+        } else if self.known.len() >= MAX_CONTAINERS && !self.known.contains_key(&found.id) {
+            self.left_out.insert(found.id);
+        } else {
+            self.left_out.remove(&found.id);
+            self.known.insert(found.id, container);
+        }
         Ok(())
     }
 
     /// A container is gone.
     pub fn forget(&mut self, id: &str) {
         self.known.remove(id);
+        self.left_out.remove(id);
     }
 
-    /// Everything is to be learnt, and told, anew.
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// How many containers have no names because there are more than [`MAX_CONTAINERS`], if that is another number than when this was
+    /// last asked.
+    pub fn left_out_changed(&mut self) -> Option<usize> {
+        let left_out = Some(self.left_out.len());
+        left_out.filter(|_| std::mem::replace(&mut self.told_left_out, left_out) != left_out)
     }
 
     /// The endpoints whose names are others than when this was last asked, with all their names.
@@ -186,5 +197,30 @@ mod tests {
         for odd in ["", "[]", "{}", r#"{"Id":5}"#, r#"{"Id":"a","Name":"b","NetworkSettings":{"Networks":[]}}"#] {
             assert!(containers.learn(odd.as_bytes()).is_err(), "{odd}");
         }
+    }
+
+    #[test]
+    fn containers_that_stopped_take_no_room_and_those_without_room_are_counted() {
+        let inspect = |n: usize, endpoint: &str| {
+            json!({ "Id": format!("{n:064}"), "Name": format!("/c{n}"), "NetworkSettings": { "Networks": {
+                "lan": { "NetworkID": NETWORK, "EndpointID": endpoint },
+            } } })
+            .to_string()
+        };
+        let mut containers = Containers::default();
+        for n in 0..=MAX_CONTAINERS {
+            containers.learn(inspect(n, &format!("e{n}")).as_bytes()).unwrap();
+            if n % 2 == 0 {
+                containers.learn(inspect(n, "").as_bytes()).unwrap();
+            }
+        }
+        assert_eq!((containers.known.len(), containers.left_out_changed()), (MAX_CONTAINERS / 2, Some(0)));
+        for n in 0..=MAX_CONTAINERS {
+            containers.learn(inspect(n, &format!("e{n}")).as_bytes()).unwrap();
+        }
+        assert_eq!((containers.known.len(), containers.left_out_changed()), (MAX_CONTAINERS, Some(1)));
+        containers.forget(&format!("{:064}", 1));
+        containers.learn(inspect(MAX_CONTAINERS, "last").as_bytes()).unwrap();
+        assert_eq!((containers.known.len(), containers.left_out_changed()), (MAX_CONTAINERS, Some(0)));
     }
 }

@@ -29,6 +29,7 @@ const PORTMAP: &str = "com.docker.network.portmap";
 impl Driver {
     /// `CreateNetwork`.
     pub(super) fn create_network(&mut self, asked: &Network, member: &mut impl Member) -> Result<Value, String> {
+        self.proposed = None;
         check_id(&asked.id)?;
         let options = NetworkOptions::read(&asked.options, member.networks())?;
         let network = options::find(&options.network, member.networks(), "-o network=NAME")?;
@@ -92,7 +93,7 @@ impl Driver {
         for address in addresses.iter().map(|cidr| cidr.address) {
             let taken = self.vacate(now, &network, address, member).map_err(Refusal::from);
             let outcome = taken.and_then(|()| {
-                if member.holder(&network, address).is_some_and(|holder| holder.starts_with(HOLDER)) {
+                if member.holds(&network, address) {
                     return Ok(());
                 }
                 // An IPAM driver that is not ours gave it: it must not be another host's all the same.

@@ -5,7 +5,7 @@ use super::{HOLDER, Member, NewPort, Place, Refusal, Wish};
 use crate::config;
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// See the head of this file.
@@ -28,6 +28,10 @@ impl Maps {
     /// A member with these networks and nothing else.
     pub fn new(networks: Vec<config::Network>) -> Self {
         Self { networks, ..Self::default() }
+    }
+
+    fn has(&self, network: &str) -> bool {
+        self.networks.iter().any(|known| known.name == network)
     }
 
     /// Everything in order after a call: a port for each endpoint remembered and no other, no address that two endpoints have or
@@ -99,13 +103,21 @@ impl Member for Maps {
         self.leases.remove(&(network.to_owned(), address));
     }
 
-    fn holder(&self, network: &str, address: IpAddr) -> Option<String> {
-        self.leases.get(&(network.to_owned(), address)).cloned()
+    fn holds(&self, network: &str, address: IpAddr) -> bool {
+        self.leases.get(&(network.to_owned(), address)).is_some_and(|holder| holder.starts_with(HOLDER))
     }
 
     fn held(&self) -> Vec<(String, IpAddr)> {
-        let ours = self.leases.iter().filter(|(_, holder)| holder.starts_with(HOLDER));
+        let ours =
+            self.leases.iter().filter(|((network, _), holder)| self.has(network) && holder.starts_with(HOLDER));
         ours.map(|(lease, _)| lease.clone()).collect()
+    }
+
+    fn release_orphans(&mut self, except: &BTreeSet<IpAddr>) {
+        let networks: BTreeSet<&String> = self.networks.iter().map(|network| &network.name).collect();
+        self.leases.retain(|(network, address), holder| {
+            networks.contains(network) || except.contains(address) || !holder.starts_with(HOLDER)
+        });
     }
 
     fn make_port(&mut self, port: &NewPort) -> Result<Mac, String> {

@@ -3,9 +3,10 @@
 //! The plugin's process lives for one call, in the mount namespace and, mostly, the network namespace of its runtime. The daemon may have others:
 //! paths go to it absolute, and whatever concerns the container's namespace is done by entering that.
 
-use super::client;
+use super::client::{self, ClientError};
 use super::netlink::{Netlink, NetlinkError};
 use super::netns::Netns;
+use super::wait::Patience;
 use crate::cni::env::{Command, Variables};
 use crate::cni::error::{CniError, Code};
 use crate::cni::{Delegated, NoSandbox, Seen, World};
@@ -15,23 +16,31 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
+use std::time::Duration;
 
 /// The longest configuration read: a hundred times what lists have, with the previous result and all port mappings.
 const MAX_CONFIGURATION: u64 = 1 << 20;
 /// Where the daemon listens unless the configuration, or this variable, says otherwise.
 const SOCKET: &str = "/run/weft/control.sock";
 const SOCKET_VARIABLE: &str = "WEFT_SOCKET";
+/// How long a daemon that is not there is waited for, in one call: as long as one takes to be restarted. Not every runtime asks again.
+const RESTART: Duration = Duration::from_secs(3);
 
 /// What one call has to do with.
 pub struct Machine<'a> {
     path: &'a str,
     stdin: &'a [u8],
+    /// Whether a daemon that is not there is waited for: not where the question is just that.
+    waits: bool,
+    /// From when it was first missed.
+    patience: Option<Patience>,
 }
 
 impl<'a> Machine<'a> {
     /// For a call with these variables and this configuration, which other plugins are given too.
     pub fn new(variables: &'a Variables, stdin: &'a [u8]) -> Self {
-        Self { path: &variables.path, stdin }
+        let waits = variables.command != Command::Status.name();
+        Self { path: &variables.path, stdin, waits, patience: None }
     }
 
     /// The variables of our environment. Paths that are relative to where we were started are made absolute.
@@ -93,7 +102,16 @@ impl World for Machine<'_> {
         let from_environment =
             || std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let socket = socket.map(Path::to_owned).or_else(from_environment).unwrap_or_else(|| SOCKET.into());
-        client::ask(&socket, request).map_err(|error| error.to_string())
+        let attempt = || match client::ask(&socket, request) {
+            // Nobody has heard the question.
+            Err(ClientError::NotRunning(_)) => None,
+            other => Some(other),
+        };
+        let mut answer = attempt();
+        if answer.is_none() && self.waits {
+            answer = self.patience.get_or_insert_with(|| Patience::new(Some(RESTART))).until(attempt);
+        }
+        answer.unwrap_or_else(|| Err(ClientError::NotRunning(socket.clone()))).map_err(|error| error.to_string())
     }
 
     fn delegate(&mut self, plugin: &str, command: Command) -> Result<Delegated, String> {
@@ -148,4 +166,37 @@ fn look_here(ifname: &str) -> io::Result<Option<Seen>> {
         Some((route.destination.or_else(|| route.gateway.map(everywhere))?, route.gateway))
     });
     Ok(Some(Seen { mac: link.mac, up: link.up, addresses, routes: routes.collect() }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::io::scratch::Scratch;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
+
+    fn asks(command: &str, socket: &Path) -> Result<Response, String> {
+        let variables = Variables { command: command.to_owned(), ..Variables::default() };
+        Machine::new(&variables, b"").ask(Some(socket), &Request::Ports)
+    }
+
+    #[test]
+    fn a_daemon_that_is_being_restarted_is_waited_for() {
+        let directory = Scratch::new();
+        let socket = directory.path().join("s");
+        // What a daemon that was killed leaves behind.
+        drop(UnixListener::bind(&socket).unwrap());
+        assert!(asks("STATUS", &socket).unwrap_err().contains("no weft daemon answers"), "at once");
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| asks("DEL", &socket));
+            std::thread::sleep(Duration::from_millis(300));
+            std::fs::remove_file(&socket).unwrap();
+            let listener = UnixListener::bind(&socket).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            BufReader::new(stream.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+            stream.write_all(b"{\"response\":\"ports\",\"body\":[]}\n").unwrap();
+            assert_eq!(asked.join().unwrap(), Ok(Response::Ports(Vec::new())));
+        });
+    }
 }

@@ -23,7 +23,7 @@ use crate::control::nat::{HostPort, Rules};
 use crate::control::ports::Origin;
 use crate::control::{Host, Lookup, MachineReport, NewPort};
 use crate::docker::record::Record as DockerRecord;
-use crate::ipam::Lease;
+use crate::ipam::{Claim, Lease};
 use crate::switch::counters::Drop;
 use crate::switch::ids::{IdMap, PortId};
 use crate::switch::topology::Port;
@@ -75,6 +75,7 @@ pub struct Machine {
     /// What the probes at start found.
     pub report: MachineReport,
     records: IdMap<PortId, PortRecord>,
+    residents: loose::Residents,
 }
 
 impl Machine {
@@ -111,6 +112,7 @@ impl Machine {
             authority_key_file: None,
             report,
             records,
+            residents: loose::Residents::default(),
         }
     }
 
@@ -242,7 +244,7 @@ impl Host for Machine {
         let (Some(entry), Some(record)) = (table.get(&id), self.records.get_mut(&id)) else {
             return Whereabouts::Nowhere;
         };
-        let (whereabouts, news) = loose::find(&entry.tap, record, sandbox);
+        let (whereabouts, news) = loose::find(&entry.tap, record, sandbox, &mut self.residents);
         if let Some(news) = news {
             if let Err(error) = self.store.put(&news) {
                 tracing::warn!("port {}: {error}", news.spec.name);
@@ -449,6 +451,14 @@ impl Host for Machine {
 
     fn change_leases(&mut self, keep: &[Lease], forget: &[(u32, IpAddr)]) -> Result<(), String> {
         self.store.change_leases(keep, forget).map_err(|error| error.to_string())
+    }
+
+    fn claims(&mut self) -> Vec<Claim> {
+        self.store.take_claims()
+    }
+
+    fn change_claims(&mut self, keep: &[Claim], forget: &[Claim]) -> Result<(), String> {
+        self.store.change_claims(keep, forget).map_err(|error| error.to_string())
     }
 
     fn out(&mut self) -> &mut Outbox {

@@ -178,11 +178,8 @@ impl Egress for Outbox {
         self.batch.push(to, room, fill);
     }
 
-    fn serve(&mut self, port: &Port, header: VnetHeader, frame: &[u8]) {
-        if !self.service.as_ref().is_some_and(|service| service.push(port, header, frame)) {
-            self.count(Drop::ServiceQueueFull, 1);
-            port.flow.rx.drop(1);
-        }
+    fn serve(&mut self, port: &Port, header: VnetHeader, frame: &[u8]) -> bool {
+        self.service.as_ref().is_some_and(|service| service.push(port, header, frame))
     }
 
     fn notify(&mut self, event: Event<'_>) {

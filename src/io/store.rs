@@ -1,4 +1,4 @@
-//! What must survive a crash: the ports that were made, and where; which address is whose; where other members were reached;
+//! What must survive a crash: the ports that were made, and where; which address is whose, here and of ours on others; where other members were reached;
 //! what trust must remember; what is exposed and published; and the names that were added by hand.
 //!
 //! A record is on the disk before its TAP is made to outlive the daemon, and goes after the TAP has gone. So after a
@@ -8,6 +8,7 @@
 //! The records are JSON in a redb file (crash-safe by copy-on-write), one transaction each. A lock file beside it
 //! keeps a second daemon out. A file that is damaged, foreign, or of a later weft is refused whole.
 
+mod claims;
 mod host;
 mod names;
 
@@ -20,7 +21,7 @@ use crate::control::exposures;
 use crate::control::names::AddedName;
 use crate::control::ports::Origin;
 use crate::docker::record::Record as DockerRecord;
-use crate::ipam::Lease;
+use crate::ipam::{Claim, Lease};
 use crate::trust::record::Record;
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
@@ -50,7 +51,7 @@ const DOCKER: Records = TableDefinition::new("docker");
 /// `VNI/ADDRESS` → [`Lease`].
 const LEASES: Records = TableDefinition::new("leases");
 /// The tables we know, and what one record of each is; a table of any other name is another program's, or a later weft's.
-const TABLES: [(Records, &str); 7] = [
+const TABLES: [(Records, &str); 8] = [
     (PORTS, "port"),
     (CONTACTS, "contact"),
     (TRUST, "trust"),
@@ -58,6 +59,7 @@ const TABLES: [(Records, &str); 7] = [
     (names::NAMES, "name"),
     (host::HOST, "host"),
     (LEASES, "lease"),
+    (claims::CLAIMS, "claim"),
 ];
 /// What redb may keep in memory: all records of a busy host are a few hundred kilobytes, read once.
 const CACHE: usize = 1 << 20;
@@ -171,6 +173,7 @@ pub struct Store {
     host: Vec<exposures::Record>,
     names: Vec<AddedName>,
     leases: Vec<Lease>,
+    claims: Vec<Claim>,
     /// Held for as long as the store is.
     _lock: File,
 }
@@ -191,14 +194,14 @@ impl Store {
         let damaged = |why| StoreError::Damaged { path: path.clone(), why };
         // redb asserts parts of its structure instead of checking them; a broken file must not end in a panic.
         let read = catch_unwind(AssertUnwindSafe(|| read(&path)));
-        let Content { database, ports, contacts, trust, docker, names, host, leases } = match read {
+        let Content { database, ports, contacts, trust, docker, names, host, leases, claims } = match read {
             Ok(Ok(read)) => read,
             Ok(Err(Unread::Damaged(why))) => return Err(damaged(why)),
             Ok(Err(Unread::Later(schema))) => return Err(StoreError::Later { path, schema }),
             Ok(Err(Unread::System(source))) => return Err(system("open", &path)(source)),
             Err(_) => return Err(damaged("its structure contradicts itself".to_owned())),
         };
-        Ok(Self { path, database, ports, contacts, trust, docker, names, host, leases, _lock: lock })
+        Ok(Self { path, database, ports, contacts, trust, docker, names, host, leases, claims, _lock: lock })
     }
 
     /// All records, by port name.
@@ -369,6 +372,7 @@ struct Content {
     host: Vec<exposures::Record>,
     names: Vec<AddedName>,
     leases: Vec<Lease>,
+    claims: Vec<Claim>,
 }
 
 fn read(path: &Path) -> Result<Content, Unread> {
@@ -390,7 +394,8 @@ fn read(path: &Path) -> Result<Content, Unread> {
     let host = records(&transaction, host::HOST)?;
     let docker = records(&transaction, DOCKER)?;
     let leases = records(&transaction, LEASES)?;
-    Ok(Content { database, ports, contacts, trust, docker, names, host, leases })
+    let claims = records(&transaction, claims::CLAIMS)?;
+    Ok(Content { database, ports, contacts, trust, docker, names, host, leases, claims })
 }
 
 /// What one record of a table is; its key beside the schema.

@@ -25,6 +25,8 @@ use std::time::Duration;
 pub const GRACE: Duration = Duration::from_secs(30);
 /// The longest holder: an engine's name for an endpoint, with two ids of 64 digits.
 pub const MAX_HOLDER: usize = 255;
+/// Beginning of the holders that an engine makes up because it does not know for whom it asks.
+const ANONYMOUS: &str = "docker:";
 /// The most leases of a member, all networks together: twice as many as it can have ports.
 pub const MAX_LEASES: usize = 8192;
 
@@ -53,6 +55,13 @@ pub struct Lease {
     pub chosen: bool,
     /// Since when, in seconds since 1970.
     pub since: u64,
+}
+
+impl Lease {
+    /// Whether somebody asked for it whose name begins so. A port's name may begin in the same way.
+    pub fn is_requested_for(&self, beginning: &str) -> bool {
+        self.by == By::Request && self.holder.starts_with(beginning)
+    }
 }
 
 /// What a lease is for at this moment.
@@ -110,12 +119,15 @@ impl Leases {
         self.held.len() >= MAX_LEASES
     }
 
-    /// The address of a family that `holder` gets: the one that was chosen for it before, if it is still in `pool`; else the lowest
-    /// that is neither leased nor `taken` by another member; else, of those kept, the one that has been the longest.
+    /// The address of a family that `holder` gets: the one that was chosen for it before, if it is still in `pool` and nobody else
+    /// took it while it was only kept; else the lowest that is neither leased nor `taken` by another member; else, of those kept,
+    /// the one that has been the longest.
     pub fn choose(&self, vni: u32, holder: &str, v4: bool, pool: &Spans, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
         let family = || self.of_network(vni).filter(|held| held.lease.address.is_ipv4() == v4);
         let is_in_pool = |held: &&Held| pool.contains(number(held.lease.address));
-        let known = family().find(|held| held.lease.chosen && held.lease.holder == holder && is_in_pool(held));
+        let is_ours = |held: &&Held| !matches!(held.state, State::Kept(_)) || !taken.contains(&held.lease.address);
+        let known = family().filter(|held| held.lease.chosen && held.lease.holder == holder);
+        let known = known.filter(is_in_pool).find(is_ours);
         if let Some(known) = known {
             return Some(known.lease.address);
         }
@@ -134,12 +146,12 @@ impl Leases {
 
     /// Who has an address that `holder` asks for by hand, and does not let it go: any other holder, unless it is only kept, or it is
     /// reserved by an engine that does not know for whom (`docker:`) and asks again.
-    pub fn in_the_way(&self, vni: u32, address: IpAddr, holder: &str) -> Option<&Held> {
-        let is_anonymous = |holder: &str| holder.starts_with("docker:");
+    pub fn in_the_way(&self, vni: u32, address: IpAddr, holder: &str, by: By) -> Option<&Held> {
+        let asks_anonymously = by == By::Request && holder.starts_with(ANONYMOUS);
         self.get(vni, address).filter(|held| match held.state {
             _ if held.lease.holder == holder => false,
             State::Kept(_) => false,
-            State::Reserved => !(is_anonymous(&held.lease.holder) && is_anonymous(holder)),
+            State::Reserved => !(asks_anonymously && held.lease.is_requested_for(ANONYMOUS)),
             State::Used => true,
         })
     }

@@ -8,7 +8,7 @@
 //! ```text
 //!   file, certificate ──► slices ─┐
 //!   subnets, range, reserved ─────┼─► Space::pool ──► Leases::choose: the lowest that is free ──► disk ──► use
-//!   what other members have ──────┘
+//!   what other members have ──────┘   (in our slices also across restarts: claims)
 //! ```
 //!
 //! An address that somebody asks for by hand may lie in anyone's slice. Where two have it after all, the member in whose
@@ -16,11 +16,13 @@
 //!
 //! All of it are values: time and what others have are arguments, and the disk is the caller's.
 
+pub mod claims;
 pub mod leases;
 pub mod slices;
 mod space;
 mod spans;
 
+pub use claims::{Claim, Claims};
 pub use leases::{By, Lease, Leases, State};
 pub use space::Space;
 pub use spans::Spans;

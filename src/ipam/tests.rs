@@ -133,7 +133,7 @@ proptest! {
                     }
                 }
                 Step::Ask { holder, low } => {
-                    let refused = real.in_the_way(VNI, ip(low), &name(holder)).is_some();
+                    let refused = real.in_the_way(VNI, ip(low), &name(holder), By::Port).is_some();
                     prop_assert_eq!(refused, model.is_anothers(ip(low), &name(holder)));
                     if !refused {
                         real.take(now, lease(ip(low), holder, By::Port, false));
@@ -217,7 +217,10 @@ impl Model {
 
     fn choose(&self, holder: &str, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
         let pool = || (1..=6).map(ip);
-        let is_mine = |at: &IpAddr| self.all.get(at).is_some_and(|(owner, chosen, _)| owner == holder && *chosen);
+        let is_mine = |at: &IpAddr| {
+            let is_taken = |kept: &Option<Duration>| kept.is_some() && taken.contains(at);
+            self.all.get(at).is_some_and(|(owner, chosen, kept)| owner == holder && *chosen && !is_taken(kept))
+        };
         let is_free = |at: &IpAddr| !self.all.contains_key(at) && !taken.contains(at);
         let kept = || {
             let all = pool().filter(|at| !taken.contains(at)).filter_map(|at| Some((self.all.get(&at)?.2?, at)));
@@ -286,8 +289,9 @@ fn what_somebody_asked_for_stays_until_it_is_released_and_a_port_that_uses_it_ch
     // An engine that does not say for whom it asks may ask for what it has again; others may not have it.
     let engine = Lease { holder: "docker:1".into(), ..lease(ip(3), 0, By::Request, true) };
     leases.take(at(0), engine);
-    assert!(leases.in_the_way(VNI, ip(3), "docker:2").is_none());
-    assert!(leases.in_the_way(VNI, ip(3), "web:eth1").is_some());
+    assert!(leases.in_the_way(VNI, ip(3), "docker:2", By::Request).is_none());
+    assert!(leases.in_the_way(VNI, ip(3), "web:eth1", By::Port).is_some());
+    assert!(leases.in_the_way(VNI, ip(3), "docker:eth1", By::Port).is_some(), "a container of that name");
     leases.used(VNI, ip(3));
-    assert!(leases.in_the_way(VNI, ip(3), "docker:2").is_some());
+    assert!(leases.in_the_way(VNI, ip(3), "docker:2", By::Request).is_some());
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What is ours is answered with authority and never leaves the host. A name that exists without what is asked for is not the
-//! same as a name that does not exist (RFC 2308): resolvers give up on the second altogether. In both cases a SOA record says for how long
+//! same as a name that does not exist (RFC 2308): resolvers give up on the second altogether, and on all below it. In both cases a SOA record says for how long
 //! that may be remembered; its owner is the domain, or, for names without one, the name asked for.
 //!
 //! The instances of a name come in random order, those on this host first where the file asks for it. As many as fit are
@@ -19,7 +19,7 @@ use super::TTL;
 use super::directory::{Book, Directory, Node};
 use super::query::{Asker, Builder, NoQuery, Query, error};
 use super::text::{Reverse, Text, Wire, below, labels};
-use super::zone::{Others, Settings, Zone};
+use super::zone::{DOMAIN, Others, Settings, Zone};
 use crate::wire::cidr::Cidr;
 use crate::wire::service::Protocol;
 use domain::base::charstr::CharStr;
@@ -129,7 +129,11 @@ impl Look<'_> {
             None => {}
         }
         if let Some(domain) = self.settings.domain_of(self.text) {
-            return Some(Reply::NoSuchName(labels(domain)));
+            // Who hears that there is no such name need not ask for anything below it (RFC 8020), and there our own domain may be.
+            // Above another network's there is nothing to say: that network is none of the asker's business.
+            let is_above_ours = self.text == DOMAIN || below(&self.zone.domain, self.text).is_some();
+            let apex = labels(domain);
+            return Some(if is_above_ours { Reply::Nothing(apex) } else { Reply::NoSuchName(apex) });
         }
         if let Some(reply) = Reverse::of(self.text).and_then(|reverse| self.address(book, &reverse)) {
             return Some(reply);

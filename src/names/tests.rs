@@ -174,13 +174,40 @@ fn no_data_and_no_name_are_different_answers() {
 fn a_network_is_not_told_the_names_of_another_and_nobody_else_is_asked_for_them() {
     let directory = world();
     for name in ["secret.red.weft", "nobody.red.weft", "red.weft"] {
-        assert_eq!(negative(&ask(&directory, name, Rtype::A).unwrap()), (Rcode::NXDOMAIN, "red.weft".into()));
+        let told = negative(&ask(&directory, name, Rtype::A).unwrap());
+        assert_eq!(told, (Rcode::NXDOMAIN, "weft".into()));
+        // As of a network that there is not.
+        let green = name.replace("red", "green");
+        assert_eq!(negative(&ask(&directory, &green, Rtype::A).unwrap()), told);
     }
-    assert_eq!(negative(&ask(&directory, "x.green.weft", Rtype::A).unwrap()), (Rcode::NXDOMAIN, "weft".into()));
     assert!(ask(&directory, "secret", Rtype::A).is_none());
     assert_eq!(negative(&ask(&directory, "secret.blue.weft", Rtype::A).unwrap()).0, Rcode::NXDOMAIN);
     // Neither by address: there it is one of somebody else.
     assert!(ask(&directory, "9.0.33.10.in-addr.arpa", Rtype::PTR).is_none());
+}
+
+#[test]
+fn what_is_above_a_domain_exists_for_who_is_in_it_and_for_nobody_else() {
+    let directory = Directory::default();
+    let below = |vni, domain: &str| Zone { domain: domain.to_owned(), ..zone(vni, "", &[]) };
+    let zones =
+        vec![below(BLUE, "blue.dc1.weft"), below(RED, "red.dc2.weft"), below(300, "corp"), below(400, "hq.corp")];
+    directory.set_settings(Settings::new(zones, Vec::new()));
+    let of =
+        |vni, name: &str| negative(&reply(&directory, vni, Transport::Udp, &query(name, Rtype::A, None)).unwrap());
+    for (vni, name, code, apex) in [
+        (BLUE, "weft", Rcode::NOERROR, "weft"),
+        (BLUE, "dc1.weft", Rcode::NOERROR, "weft"),
+        (BLUE, "dc2.weft", Rcode::NXDOMAIN, "weft"),
+        (BLUE, "dc3.weft", Rcode::NXDOMAIN, "weft"),
+        (RED, "dc2.weft", Rcode::NOERROR, "weft"),
+        (300, "weft", Rcode::NOERROR, "weft"),
+        (400, "corp", Rcode::NOERROR, "corp"),
+        (400, "x.corp", Rcode::NXDOMAIN, "corp"),
+        (BLUE, "corp", Rcode::NXDOMAIN, "corp"),
+    ] {
+        assert_eq!(of(vni, name), (code, apex.to_owned()), "{name} asked in {vni}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the file says of names: a [`Zone`] for each network, and where other names are asked for.
 
+use super::text::below;
 use crate::wire::cidr::Cidr;
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -41,7 +42,7 @@ pub struct Zone {
 pub struct Settings {
     /// Each network's zone, ascending by VNI.
     zones: Vec<Zone>,
-    /// Domains of which nothing is asked elsewhere.
+    /// Domains of which nothing is asked elsewhere, besides [`DOMAIN`].
     domains: HashSet<String>,
     /// Whom to ask for other names, in this order; empty means whom the host asks.
     pub resolvers: Vec<SocketAddr>,
@@ -52,8 +53,7 @@ impl Settings {
     pub fn new(mut zones: Vec<Zone>, resolvers: Vec<SocketAddr>) -> Self {
         zones.sort_by_key(|zone| zone.vni);
         zones.dedup_by_key(|zone| zone.vni);
-        let own = zones.iter().map(|zone| zone.domain.clone());
-        let domains = own.chain([DOMAIN.to_owned()]).collect();
+        let domains = zones.iter().map(|zone| zone.domain.clone()).collect();
         Self { zones, domains, resolvers }
     }
 
@@ -62,8 +62,12 @@ impl Settings {
         &self.zones
     }
 
-    /// The domain of some network that a name is in.
+    /// The domain of which nothing is asked elsewhere that a name is in. Below [`DOMAIN`] it is always that: whether there is another
+    /// network of some name is not told.
     pub(super) fn domain_of<'t>(&self, name: &'t str) -> Option<&'t str> {
+        if below(name, DOMAIN).is_some() {
+            return Some(&name[name.len() - DOMAIN.len()..]);
+        }
         let ends = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
         std::iter::once(name).chain(ends).find(|end| self.domains.contains(*end))
     }

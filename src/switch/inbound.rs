@@ -15,6 +15,7 @@ use crate::tunnel::{Admission, Claim, Content, Gate, HANDSHAKE_ROOM, Opener, Ref
 use crate::wire::MESH_PORT;
 use crate::wire::ethernet::Frame;
 use crate::wire::fragment::Outcome;
+use crate::wire::packet;
 use crate::wire::vnet::PartialChecksum;
 use crate::wire::vxlan::{self, Packet, Payload};
 use crate::wire::way;
@@ -302,14 +303,18 @@ impl Switch {
             return Err(Drop::UnknownNetwork);
         }
         let frame = Frame::parse(staging.bytes(range.clone())).map_err(|_| Drop::MalformedInnerFrame)?;
+        if partial.is_some_and(|partial| !packet::may_finish(&frame, partial)) {
+            return Err(Drop::MalformedInnerFrame);
+        }
         let (source, destination) = (frame.source(), frame.destination());
         check_addresses(source, destination)?;
+        let content = service::content(network, &frame);
         let passage = match &network.policy {
-            Some(policy) => Some(self.arrive(now, policy, &frame)?),
+            Some(policy) => Some(self.arrive(now, policy, vni, &frame, content)?),
             None => None,
         };
         let passage = passage.as_ref();
-        service::check_peer(network, &frame)?;
+        service::check_peer(network, &frame, &content)?;
         let observed = self.fdb.observe(self.seconds(now), vni, source, Place::Peer(peer.id), destination);
         if observed.source == Source::Pinned {
             return Err(Drop::SpoofedSource);

@@ -73,8 +73,8 @@ pub trait Egress {
     fn transmit(&mut self, to: SocketAddr, room: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>);
 
     /// Hands over a port's frame that is to be answered at its network's service address, or whose packet has nowhere to go,
-    /// which its sender may be told. May drop when too many come at once.
-    fn serve(&mut self, port: &Port, header: VnetHeader, frame: &[u8]);
+    /// which its sender may be told. Returns whether it was taken: when too many come at once it is not.
+    fn serve(&mut self, port: &Port, header: VnetHeader, frame: &[u8]) -> bool;
 
     /// Tells the control plane. May drop when control does not keep up.
     fn notify(&mut self, event: Event<'_>);

@@ -18,7 +18,7 @@ use crate::wire::ethernet::{Frame, Mac, TAG_LEN};
 use crate::wire::neighbour::{Answer, question};
 use crate::wire::segment::{MAX_HEADER, Plan};
 use crate::wire::vnet::{Gso, PartialChecksum, VnetHeader};
-use crate::wire::{INNER_OVERHEAD, checksum, ethernet, fragment, mss, vxlan};
+use crate::wire::{INNER_OVERHEAD, checksum, ethernet, fragment, mss, packet, vxlan};
 use std::io::IoSlice;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -76,21 +76,28 @@ impl Switch {
         let frame = Frame::parse(bytes).map_err(|_| Drop::MalformedFrame)?;
         let network = topology.network(port.vni).ok_or(Drop::UnknownNetwork)?;
         let gso = header.gso().map_err(|_| Drop::MalformedFrame)?;
-        check_checksum(&header, bytes.len())?;
+        if header.partial().is_some_and(|partial| !packet::may_finish(&frame, partial)) {
+            return Err(Drop::MalformedFrame);
+        }
         if longest_frame(gso, &header, bytes.len()) > usize::from(network.mtu) + ethernet::HEADER_LEN + 2 * TAG_LEN {
             return Err(Drop::OversizedFrame);
         }
         let (source, destination) = (frame.source(), frame.destination());
         check_addresses(source, destination)?;
         let seconds = self.seconds(now);
-        if service::is_claim(network, &frame) {
+        let content = service::content(network, &frame);
+        if service::is_claim(network, source, &content) {
             return Err(self.refuse_claim(network, port, bytes, out));
         }
         let passage = match &network.policy {
-            Some(policy) => Some(self.enter(now, policy, port, &frame)?),
+            Some(policy) => Some(self.enter(now, policy, port, &frame, content)?),
             None => None,
         };
+        service::check_readable(network, &content)?;
         let passage = passage.as_ref();
+        if let Some(passage) = passage {
+            passage.allowed()?;
+        }
         let observed = self.fdb.observe(seconds, port.vni, source, Place::Port(port.id), destination);
         if observed.source == Source::Pinned {
             return Err(Drop::SpoofedSource);
@@ -102,11 +109,8 @@ impl Switch {
             tell(&self.counters, port, answer.bytes(), out);
             return Ok(());
         }
-        if let Some(passage) = passage {
-            passage.allowed()?;
-        }
         if destination == Mac::service(network.vni) {
-            return self.serve(seconds, topology, network, port, header, &mut buffer[at..], out);
+            return self.serve(seconds, topology, network, port, passage, header, &mut buffer[at..], out);
         }
         match observed.destination.filter(|_| !destination.is_group()) {
             Some(Place::Port(id)) if id == port.id => Err(Drop::SamePort),
@@ -374,17 +378,6 @@ pub(super) fn check_addresses(source: Mac, destination: Mac) -> Result<(), Drop>
     }
     if destination.is_reserved() {
         return Err(Drop::ReservedDestination);
-    }
-    Ok(())
-}
-
-/// A header that asks for a checksum must name a field inside the frame, behind an IP header: one further in front
-/// would have us rewrite the addresses that were just checked.
-fn check_checksum(header: &VnetHeader, len: usize) -> Result<(), Drop> {
-    let Some(PartialChecksum { start, offset }) = header.partial() else { return Ok(()) };
-    let (start, offset) = (usize::from(start), usize::from(offset));
-    if start < ethernet::HEADER_LEN + IPV4_HEADER || start + offset + 2 > len {
-        return Err(Drop::MalformedFrame);
     }
     Ok(())
 }

@@ -10,8 +10,10 @@
 //! | asks for the MAC address of a service address       | answered by the switch, also where nothing is suppressed      |
 //! | to the service MAC, for a service address           | served                                                        |
 //! | to the service MAC, for any other IP address        | to the network's egress port, if it has one; else `no_egress`, and some are served, so that senders are told |
+//! | the same of an isolated port, for the own subnets   | `isolated`: the host would send it back in, from a port that reaches everybody |
 //! | to the service MAC, no IP                           | `service_refused`                                             |
 //! | from the service MAC or a service address           | `service_claimed`; a claim by ARP is told that it is taken    |
+//! | which of these it is cannot be read                 | `unreadable`, where the network has a guard or rules          |
 //!
 //! A frame of a peer is never served, and none pretends to come from the service address: a member that could answer for
 //! another's containers could send them anywhere.
@@ -21,10 +23,12 @@
 use super::counters::Drop;
 use super::ids::PortId;
 use super::outbound::tell;
+use super::policy::Passage;
 use super::topology::{Network, Port, Topology};
 use super::{Egress, Switch};
-use crate::wire::ethernet::{ARP, Frame, HEADER_LEN, IPV4, IPV6, Mac};
+use crate::wire::ethernet::{Frame, HEADER_LEN, IPV4, IPV6, Mac};
 use crate::wire::neighbour::question;
+use crate::wire::packet::{Content, Transport};
 use crate::wire::vnet::VnetHeader;
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -32,18 +36,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Senders that are told in a second that there is no way out: enough for people to see why, and nothing for who floods.
 const COMPLAINTS_PER_SECOND: u32 = 64;
 
-/// Where an IPv4 packet has its source and destination, an ARP packet its sender, an IPv6 packet its source and destination, and a
-/// neighbour advertisement behind it what it speaks of.
-const V4_SOURCE: usize = 12;
+/// Where packets have their destination.
 const V4_DESTINATION: usize = 16;
-const ARP_SENDER: usize = 14;
-const V6_NEXT_HEADER: usize = 6;
-const V6_SOURCE: usize = 8;
 const V6_DESTINATION: usize = 24;
-const ICMPV6_TYPE: usize = 40;
-const ADVERTISED: usize = 48;
-const ICMPV6: u8 = 58;
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// The service addresses of a network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,17 +63,16 @@ impl Service {
         }
     }
 
-    /// Whether a packet says that one of them is its sender's.
-    fn is_said_by(&self, ethertype: u16, packet: &[u8]) -> bool {
-        match (ethertype, self.v4, self.v6) {
-            (IPV4, Some(own), _) => v4_at(packet, V4_SOURCE) == Some(own),
-            (ARP, Some(own), _) => v4_at(packet, ARP_SENDER) == Some(own),
-            (IPV6, _, Some(own)) => {
-                let advertises = packet.get(V6_NEXT_HEADER) == Some(&ICMPV6)
-                    && packet.get(ICMPV6_TYPE) == Some(&NEIGHBOUR_ADVERTISEMENT);
-                v6_at(packet, V6_SOURCE) == Some(own) || advertises && v6_at(packet, ADVERTISED) == Some(own)
+    /// Whether a frame says that one of them is its sender's.
+    fn is_said_by(&self, content: &Content) -> bool {
+        match content {
+            Content::Arp(claim) => self.has(claim.address),
+            Content::Ip(packet) => {
+                let claims =
+                    matches!(packet.transport, Transport::Neighbour { claim, .. } if self.has(claim.address));
+                claims || self.has(packet.source)
             }
-            _ => false,
+            Content::Other | Content::Unreadable => false,
         }
     }
 }
@@ -111,20 +105,38 @@ pub fn ip_destination(frame: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// What is in a frame, as far as its network has anything to ask of it: it is read once for all who do.
+#[inline]
+pub(super) fn content(network: &Network, frame: &Frame<'_>) -> Content {
+    match network.policy.is_some() || network.service.is_any() {
+        true => Content::of(frame),
+        false => Content::Other,
+    }
+}
+
 /// Whether a frame pretends to come from the service address of its network.
-pub(super) fn is_claim(network: &Network, frame: &Frame<'_>) -> bool {
-    frame.source() == Mac::service(network.vni) || network.service.is_said_by(frame.ethertype(), frame.payload())
+pub(super) fn is_claim(network: &Network, source: Mac, content: &Content) -> bool {
+    source == Mac::service(network.vni) || network.service.is_said_by(content)
+}
+
+/// Whether it can be told of a frame that it does not claim the service address. Where containers are trusted with anything, any
+/// Ethernet passes.
+pub(super) fn check_readable(network: &Network, content: &Content) -> Result<(), Drop> {
+    match content {
+        Content::Unreadable if network.service.is_any() && network.policy.is_some() => Err(Drop::Unreadable),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a peer's frame is neither from the service address nor for it.
-pub(super) fn check_peer(network: &Network, frame: &Frame<'_>) -> Result<(), Drop> {
-    if is_claim(network, frame) {
+pub(super) fn check_peer(network: &Network, frame: &Frame<'_>, content: &Content) -> Result<(), Drop> {
+    if is_claim(network, frame.source(), content) {
         return Err(Drop::ServiceClaimed);
     }
     if frame.destination() == Mac::service(network.vni) {
         return Err(Drop::ServiceRefused);
     }
-    Ok(())
+    check_readable(network, content)
 }
 
 impl Switch {
@@ -146,17 +158,21 @@ impl Switch {
         topology: &Topology,
         network: &Network,
         port: &Port,
+        passage: Option<&Passage<'_>>,
         header: VnetHeader,
         frame: &mut [u8],
         out: &mut impl Egress,
     ) -> Result<(), Drop> {
         let destination = ip_destination(frame).ok_or(Drop::ServiceRefused)?;
         if network.service.has(destination) {
-            out.serve(port, header, frame);
-            return Ok(());
+            return if out.serve(port, header, frame) { Ok(()) } else { Err(Drop::ServiceQueueFull) };
+        }
+        if let Some(passage) = passage {
+            passage.through_host()?;
         }
         let Some(exit) = topology.exit(network.vni).filter(|exit| exit.id != port.id) else {
             if network.service.is_any() && self.complaints.take(second, COMPLAINTS_PER_SECOND) {
+                // One that there is no room for is counted as what it is anyway.
                 out.serve(port, header, frame);
             }
             return Err(Drop::NoEgress);

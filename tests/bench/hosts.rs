@@ -112,8 +112,9 @@ impl Egress for Memory {
         }
     }
 
-    fn serve(&mut self, _: &Port, _: VnetHeader, frame: &[u8]) {
+    fn serve(&mut self, _: &Port, _: VnetHeader, frame: &[u8]) -> bool {
         black_box(frame);
+        true
     }
 
     fn notify(&mut self, event: Event<'_>) {

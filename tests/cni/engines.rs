@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::common::engine::{IDLE, IMAGE, Podman, text, with_engines};
+use std::io::Read;
+use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use weft::lab::process;
 
@@ -83,6 +85,20 @@ fn podman_runs_containers_in_a_network_of_weft() {
         ping(&podman.netns("db2"), "10.32.7.1");
         podman.run(&["stop", "-t", "0", "web"]);
         assert_eq!(ports(&lab, 1).len(), 1);
+
+        // Podman listens on a published port itself.
+        let serve = "while true; do echo hello | /bin/busybox nc -l -p 80; done";
+        let front =
+            ["run", "-d", "--name", "front", "--network", "weft", "-p", "7788:80", IMAGE, "/bin/sh", "-c", serve];
+        let mut command = podman.command(&front);
+        process::inside(&lab.host(1).netns, &mut command).unwrap();
+        text(&command.output().unwrap());
+        let answers = || {
+            let mut said = String::new();
+            TcpStream::connect("127.0.0.1:7788").ok()?.read_to_string(&mut said).ok()?;
+            (said == "hello\n").then_some(())
+        };
+        lab.host(1).netns.run(|| eventually("the published port answers", answers)).unwrap();
         podman.run(&["rm", "-af", "-t", "0"]);
         assert_eq!(ports(&lab, 1), Vec::<String>::new());
         Ok(())

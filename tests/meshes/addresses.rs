@@ -104,23 +104,27 @@ fn every_host_gives_addresses_of_its_own_and_containers_keep_them() {
 
     // Everybody knows whose an address is, and nobody else gets it, by hand or otherwise.
     let elsewhere = Sleeper::new();
-    let attach = |ip: &str| {
+    let attach = |mesh: &Hosts, ip: &str| {
         mesh.weft(1, &format!("attach pid:{} --name elsewhere --network mesh --ip {ip}/12", elsewhere.pid()))
     };
     eventually("h1 knows", || mesh.leases(1).iter().any(|lease| lease.holder == "fourth").then_some(()));
-    let refused = attach("10.32.1.3").refused();
+    let refused = attach(&mesh, "10.32.1.3").refused();
     assert!(refused.contains("10.32.1.3") && refused.contains("fourth of member 'h2'"), "{refused}");
-    let service = attach("10.32.0.1").refused();
+    let service = attach(&mesh, "10.32.0.1").refused();
     assert!(service.contains("10.32.0.1"), "{service}");
     // One in another's slice that is free is had, and its owner gives it to nobody.
-    attach("10.32.1.4").done();
+    attach(&mesh, "10.32.1.4").done();
     eventually("h2 knows", || mesh.leases(2).iter().any(|lease| lease.holder == "elsewhere").then_some(()));
+    // Also when it starts and has heard of nobody yet: it does each second what has to be done for that.
+    let known = mesh.status(2).uptime_s;
+    eventually("h2 has written it down", || (mesh.status(2).uptime_s > known + 1).then_some(()));
+    mesh.restart(2, libc::SIGKILL);
     let fifth = Sleeper::new();
     assert_eq!(mesh.give(2, &format!("pid:{}", fifth.pid()), "fifth"), Ipv4Addr::new(10, 32, 1, 5));
     // What its owner lets go, others have at once.
     mesh.weft(2, "detach fourth").done();
     mesh.weft(1, "detach elsewhere").done();
-    attach("10.32.1.3").done();
+    attach(&mesh, "10.32.1.3").done();
 }
 
 #[test]

@@ -303,9 +303,16 @@ impl Play {
                 refuse(self, VnetHeader { csum_start: beyond, ..vnet }, &good, Drop::MalformedFrame);
             }
             4 => {
-                // It would rewrite the addresses that were just checked.
-                let csum_start = self.world.rng.range(0..34) as u16;
-                refuse(self, VnetHeader { csum_start, ..vnet }, &good, Drop::MalformedFrame);
+                // It would rewrite the addresses or ports that were just checked.
+                let (v6, tags) = (self.world.rng.one_in(2), vec![0; self.world.rng.range(0..3)]);
+                let judged = Flow { v6, tags, ..flow(station.mac, other) };
+                let (vnet, frame) = judged.udp(&[(0, 64)], true);
+                let (csum_start, csum_offset) = match self.world.rng.one_in(2) {
+                    true => (self.world.rng.range(0..judged.l4()), self.world.rng.range(0..40)),
+                    false => (judged.l4(), *self.world.rng.pick(&[0, 2])),
+                };
+                let (csum_start, csum_offset) = (csum_start as u16, csum_offset as u16);
+                refuse(self, VnetHeader { csum_start, csum_offset, ..vnet }, &frame, Drop::MalformedFrame);
             }
             5 => {
                 let mut source = *self.world.rng.pick(&[Mac([0; 6]), Mac::BROADCAST, station.mac]);

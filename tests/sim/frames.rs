@@ -64,7 +64,7 @@ impl Flow {
         14 + 4 * self.tags.len()
     }
 
-    fn l4(&self) -> usize {
+    pub(crate) fn l4(&self) -> usize {
         self.l3() + if self.v6 { 40 } else { 20 }
     }
 

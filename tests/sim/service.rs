@@ -3,8 +3,10 @@
 use super::world::{Acquaintance, Delivery, World};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use weft::switch::counters::Drop;
+use weft::switch::policy::{Isolation, Policy, PortPolicy};
 use weft::switch::service::Service;
 use weft::switch::topology::Port;
 use weft::wire::announce::unsolicited_advertisement;
@@ -123,12 +125,17 @@ fn nobody_is_taken_for_the_service_address() {
     let v6: std::net::Ipv6Addr = SERVICE_V6.parse().unwrap();
     let from_v6 =
         [&group.0[..], &mac(11).0, &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 4, 17, 1], &v6.octets(), &[9; 20]].concat();
+    // The same where a header more is in front of it.
+    let mut wrapped = unsolicited_advertisement(mac(11), v6);
+    (wrapped[19], wrapped[20]) = (wrapped[19] + 8, 60);
+    wrapped.splice(54..54, [58, 0, 1, 4, 0, 0, 0, 0]);
     let lies = [
         ("a reply that tells it", arp(2, mac(11), SERVICE, [10, 32, 0, 13])),
         ("a question in its name", arp(1, mac(11), SERVICE, [10, 32, 0, 13])),
         ("a packet in its name", packet(mac(13), mac(11), SERVICE, [10, 32, 0, 13])),
         ("its MAC address", packet(mac(13), own, [10, 32, 0, 11], [10, 32, 0, 13])),
         ("an advertisement", unsolicited_advertisement(mac(11), v6)),
+        ("an advertisement behind options", wrapped),
         ("a packet of IPv6 in its name", from_v6),
     ];
     for (n, (what, lie)) in lies.iter().enumerate() {
@@ -136,9 +143,18 @@ fn nobody_is_taken_for_the_service_address() {
         assert!(delivered.is_empty() && served.is_empty(), "{what}");
         assert_eq!(hosts.dropped(0, Drop::ServiceClaimed), n as u64 + 2, "{what}");
     }
+    // With a guard nothing passes that cannot be read: Linux takes a frame in any number of such tags for one in none, and they are not all looked through.
+    let mut tagged = arp(2, mac(11), SERVICE, [10, 32, 0, 13]);
+    tagged.splice(12..12, [0x81, 0, 0, 0].repeat(3));
+    hosts.world.policy = Some(Arc::default());
+    hosts.world.publish();
+    assert!(hosts.send(&tagged).0.is_empty());
+    assert_eq!(hosts.dropped(0, Drop::Unreadable), 1);
     // A member that lets it pass is not believed either, nor does it have ours answer for it.
     hosts.world.services.remove(&0);
     hosts.world.publish();
+    let delivered = hosts.send(&tagged).0;
+    assert_eq!((delivered.iter().any(|it| hosts.is_far(it)), hosts.dropped(1, Drop::Unreadable)), (false, 1));
     for (n, (what, lie)) in lies.iter().enumerate().filter(|(_, (what, _))| !what.contains("MAC")) {
         let (delivered, served) = hosts.send(lie);
         let arrived = delivered.iter().filter(|delivery| hosts.is_far(delivery)).count();
@@ -174,4 +190,49 @@ fn what_is_for_elsewhere_goes_to_the_egress_port_or_nowhere() {
     hosts.world.publish();
     hosts.send(&outside);
     assert_eq!(hosts.dropped(0, Drop::NoEgress), 201);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_counted_once() {
+    let mut hosts = Hosts::new();
+    let own = Mac::service(NET);
+    let port = hosts.ports[0].clone();
+    for (target, reason) in [(SERVICE, Drop::ServiceQueueFull), ([192, 0, 2, 1], Drop::NoEgress)] {
+        let before = hosts.world.hosts[0].switch.counters.dropped_in_all();
+        let refused = port.flow.rx.drops.load(Relaxed);
+        hosts.world.hosts[0].out.serves_nothing = true;
+        hosts.send(&packet(own, mac(11), [10, 32, 0, 11], target));
+        assert_eq!(hosts.dropped(0, reason), 1, "{reason:?}");
+        assert_eq!(hosts.world.hosts[0].switch.counters.dropped_in_all(), before + 1, "{reason:?}");
+        assert_eq!(port.flow.rx.drops.load(Relaxed), refused + 1, "{reason:?}");
+    }
+}
+
+#[test]
+fn an_isolated_port_gets_out_through_the_host_and_not_back_in() {
+    let mut hosts = Hosts::new();
+    let (own, exit) = (Mac::service(NET), hosts.ports[1].clone());
+    let subnets = vec!["10.32.0.0/16".parse().unwrap()];
+    let isolation = Isolation { promiscuous: [exit.mac].into(), hosts: [exit.mac].into(), subnets };
+    let mut policy = Policy { isolation: Some(isolation), ..Policy::default() };
+    policy.ports.insert(exit.id, PortPolicy { promiscuous: true, ..PortPolicy::default() });
+    hosts.world.policy = Some(Arc::new(policy));
+    hosts.world.egress = Some(exit.id);
+    hosts.world.publish();
+    for (n, host) in [(12, 0), (13, 1)] {
+        hosts.world.hosts[host].switch.neighbours.insert(NET, [10, 32, 0, n].into(), mac(n));
+    }
+    let mut arrives = |to: Mac, target: [u8; 4]| {
+        let (delivered, served) = hosts.send(&packet(to, mac(11), [10, 32, 0, 11], target));
+        assert!(delivered.iter().all(|delivery| delivery.port == exit.id));
+        delivered.len() + served.len()
+    };
+    for to in [own, exit.mac] {
+        assert_eq!(arrives(to, [192, 0, 2, 1]), 1, "out");
+        assert_eq!(arrives(to, [10, 32, 0, 12]), 1, "the host itself");
+        assert_eq!(arrives(to, [10, 32, 0, 13]), 0, "another container that is known");
+        assert_eq!(arrives(to, [10, 32, 0, 99]), 0, "another that is not");
+    }
+    assert_eq!(arrives(own, SERVICE), 1);
+    assert_eq!(hosts.dropped(0, Drop::Isolated), 4);
 }

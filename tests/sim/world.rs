@@ -16,6 +16,7 @@ use weft::switch::allowance::Allowance;
 use weft::switch::counters::Drop;
 use weft::switch::fdb::Limits;
 use weft::switch::ids::{PeerId, Place, PortId};
+use weft::switch::policy::Policy;
 use weft::switch::service::Service;
 use weft::switch::staging::{Merge, Staging};
 use weft::switch::topology::{Network, Peer, Port, Topology};
@@ -90,6 +91,8 @@ pub(crate) struct Outbox {
     /// Initiations of those who are no peers.
     pub(crate) strangers: Vec<(PublicKey, Vec<u8>)>,
     pub(crate) snooped: Vec<(PortId, Vec<u8>)>,
+    /// There is no room for frames for service addresses.
+    pub(crate) serves_nothing: bool,
     /// Frames for service addresses.
     pub(crate) served: Vec<Delivery>,
 }
@@ -111,8 +114,11 @@ impl Egress for Outbox {
         }
     }
 
-    fn serve(&mut self, port: &Port, header: VnetHeader, frame: &[u8]) {
-        self.served.push(Delivery { port: port.id, header, frame: frame.to_vec(), merged: 1 });
+    fn serve(&mut self, port: &Port, header: VnetHeader, frame: &[u8]) -> bool {
+        if !self.serves_nothing {
+            self.served.push(Delivery { port: port.id, header, frame: frame.to_vec(), merged: 1 });
+        }
+        !self.serves_nothing
     }
 
     fn notify(&mut self, event: Event<'_>) {
@@ -189,6 +195,8 @@ pub(crate) struct World {
     pub(crate) log: VecDeque<String>,
     /// MTU of all ports.
     pub(crate) port_mtu: u16,
+    /// What frames may do.
+    pub(crate) policy: Option<Arc<Policy>>,
     /// The service addresses of networks, on hosts that answer for them.
     pub(crate) services: BTreeMap<usize, Service>,
     /// Every network's egress port.
@@ -242,6 +250,7 @@ impl World {
             log: VecDeque::new(),
             port_mtu: 1500,
             services: BTreeMap::new(),
+            policy: None,
             egress: None,
             narrowest: usize::MAX,
             too_big: 0,
@@ -416,7 +425,7 @@ impl World {
                 admits: None,
                 suppress: self.narrow,
                 snooping: self.narrow,
-                policy: None,
+                policy: self.policy.clone(),
                 service: self.services.get(&n).copied().unwrap_or_default(),
                 egress: self.egress,
             });

@@ -127,6 +127,12 @@ fn resolvers_are_the_runtimes_else_the_files_else_the_networks() {
         json!({ "nameservers": ["10.0.0.53"], "domain": "example", "search": ["example"], "options": ["ndots:2"] });
     let cases = [
         (json!({}), json!({ "nameservers": ["10.32.0.1", "fd00:32::1"], "search": ["blue.weft"] })),
+        // Of two services, those that the container has a way to.
+        (
+            json!({ "runtimeConfig": { "ips": ["10.32.2.2"] } }),
+            json!({ "nameservers": ["10.32.0.1"], "search": ["blue.weft"] }),
+        ),
+        (json!({ "ipam": {} }), json!({})),
         (json!({ "dns": {} }), json!({})),
         (json!({ "dns": of_file }), of_file.clone()),
         (

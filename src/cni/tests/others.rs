@@ -142,6 +142,11 @@ fn status_says_whether_containers_can_be_added() {
     assert_eq!(refused(call(&mut world, &status, &conf("1.1.0", ipam))).0, 50);
     let (code, message) = refused(call(&mut world, &status, &conf("1.1.0", json!({ "network": "red" }))));
     assert!(code == 50 && message.contains("no network 'red' here; this member has: blue"), "{message}");
+    assert_eq!(call(&mut world, &status, &conf("1.1.0", json!({}))), Ok(Value::Null));
+    world.full = true;
+    let (code, message) = refused(call(&mut world, &status, &conf("1.1.0", json!({}))));
+    assert!(code == 50 && message.contains("no address left to give in network 'blue'"), "{message}");
+    assert_eq!(call(&mut world, &status, &conf("1.1.0", json!({ "ipam": {} }))), Ok(Value::Null));
     world.down = true;
     assert_eq!(refused(call(&mut world, &status, &conf("1.1.0", json!({})))).0, 51);
 }

@@ -21,6 +21,8 @@ pub(super) struct Fake {
     pub(super) seen: Option<Seen>,
     /// Why its namespace cannot be entered.
     pub(super) no_sandbox: Option<NoSandbox>,
+    /// Whether the network has no address left.
+    pub(super) full: bool,
     /// Whether the kernel refuses routes.
     pub(super) no_routes: bool,
     /// Requests, plugins and routes, in their order.
@@ -34,10 +36,10 @@ impl Fake {
         Self::default()
     }
 
-    fn network() -> NetworkStatus {
+    fn network(&self) -> NetworkStatus {
         serde_json::from_value(json!({
             "name": "blue", "vni": 7, "subnets": ["10.32.0.0/16", "fd00:32::/64"], "gateways": ["10.32.0.1/16", "fd00:32::1/64"], "domain": "blue.weft",
-            "mtu": 1400, "ageing_s": 300, "ports": [], "peers": [], "fdb_entries": 0
+            "full": self.full, "mtu": 1400, "ageing_s": 300, "ports": [], "peers": [], "fdb_entries": 0
         }))
         .unwrap()
     }
@@ -86,7 +88,7 @@ impl World for Fake {
         }
         Ok(match request {
             Request::Ports => Response::Ports(self.ports.values().cloned().collect()),
-            Request::Networks => Response::Networks(vec![Self::network()]),
+            Request::Networks => Response::Networks(vec![self.network()]),
             Request::Attach(attach) => Response::Attached(self.attach(attach)),
             Request::Published => Response::Published(self.outside.clone()),
             Request::Publish(publish) => {

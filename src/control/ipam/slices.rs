@@ -42,6 +42,16 @@ impl<H: Host> Control<H> {
         self.addresses.certified.iter().filter(is_inside).copied().collect()
     }
 
+    /// Whether this member gives addresses of a family in a network, and has none left.
+    pub(in crate::control) fn is_full(&self, network: &config::Network) -> bool {
+        let (space, nobody) = (self.space(network), BTreeSet::new());
+        let is_given = |v4: bool| {
+            let pool = space.pool(v4);
+            !pool.is_empty() && self.addresses.leases.choose(network.vni, "", v4, &pool, &nobody).is_none()
+        };
+        is_given(true) || is_given(false)
+    }
+
     /// Whether this member cannot have another one beside it: its file names none and no authority, and it is not about to join one.
     fn is_alone(&self) -> bool {
         self.config.peers.is_empty()
@@ -93,6 +103,7 @@ impl<H: Host> Control<H> {
         self.look_at_certificate();
         if std::mem::take(&mut self.addresses.due) {
             self.tell_slices();
+            self.note_claims(now);
             self.members.facts_due = true;
             self.give_way(now);
             self.look_for_overlaps();
@@ -207,6 +218,12 @@ impl<H: Host> Control<H> {
 
     /// What needs a person's attention.
     pub(in crate::control) fn address_warnings(&self) -> impl Iterator<Item = String> {
-        self.addresses.overlaps.iter().chain(&self.addresses.warnings).cloned()
+        let unkept = Some(self.addresses.unkept_claims).filter(|count| *count > 0).map(|count| {
+            format!(
+                "members have {count} addresses of this member's slices more than are kept over a restart: \
+                 `weft leases` shows whose they are"
+            )
+        });
+        self.addresses.overlaps.iter().chain(&self.addresses.warnings).cloned().chain(unkept)
     }
 }

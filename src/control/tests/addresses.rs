@@ -1,8 +1,13 @@
 //! Leases through control: who gets which address, for how long, and what a full disk or a restart does to it.
 
 use super::*;
+use crate::control::ipam::Denied;
 use crate::control::request::{LeaseStatus, LeaseWanted, Wish};
 use crate::ipam::leases::GRACE;
+use crate::mesh::document::Archive;
+use crate::mesh::facts::{Attachment, Facts};
+use crate::mesh::membership::{GRACE_UNSEEN, Membership, Output, Settings};
+use crate::trust::Policy;
 
 /// A file of a member that is alone, with one network of eight addresses.
 const ALONE: &str = "[[network]]\nname = 'blue'\nvni = 100\nsubnets = ['10.32.0.0/29', 'fd00:32::/64']\n";
@@ -71,9 +76,15 @@ fn the_lowest_free_address_of_each_family_is_given_and_the_networks_own_is_not()
     }
     let full = auto(&mut plane, 7).unwrap_err();
     assert!(full.contains("all 5 IPv4 addresses") && full.contains("10.32.0.0/29"), "{full}");
+    let is_full = |plane: &Plane| match plane.control.show(plane.now, &Request::Networks) {
+        Some(Response::Networks(networks)) => networks[0].full,
+        other => panic!("{other:?}"),
+    };
+    assert!(is_full(&plane));
     assert_eq!(plane.state("pid:7:eth1"), "gone");
     // What cannot be made keeps no address.
     plane.detach("pid:6");
+    assert!(!is_full(&plane));
     plane.control.host.refusal = Some("no room".into());
     assert_eq!(auto(&mut plane, 7), Err("no room".into()));
     plane.control.host.refusal = None;
@@ -189,16 +200,16 @@ fn who_asks_for_an_address_has_it_until_it_is_released() {
 #[test]
 fn what_is_released_while_a_port_has_it_goes_with_the_port() {
     let mut plane = Plane::new(ALONE);
-    lease(&mut plane, "docker:1", just("10.32.0.3")).unwrap();
+    lease(&mut plane, "cni:c1:eth0", just("10.32.0.3")).unwrap();
     plane
         .attach(1, |attach| {
-            attach.name = Some("docker:endpoint".into());
+            attach.name = Some("cni:c1:eth0".into());
             attach.addresses = vec!["10.32.0.3/29".parse().unwrap()];
         })
         .unwrap();
     plane.control.release(plane.now, "blue", "10.32.0.3".parse().unwrap()).unwrap();
     assert!(exactly(&mut plane, 2, "10.32.0.3/29").is_err());
-    plane.detach("docker:endpoint");
+    plane.detach("cni:c1:eth0");
     exactly(&mut plane, 2, "10.32.0.3/29").unwrap();
 }
 
@@ -246,4 +257,161 @@ fn a_container_that_is_stopped_has_its_address_for_as_long_as_its_port_waits_for
     plane.pass(Duration::from_secs(2));
     plane.detach("web");
     assert_eq!(v4(&mut plane, 4), "10.32.0.2/29");
+}
+
+/// Two members with half of the network each, by the file of the one that is looked at.
+fn sliced() -> String {
+    let beta = beta_key();
+    format!("{ALONE}slice = ['10.32.0.0/30', 'fd00:32::/80']\n[[peer]]\nname = 'beta'\npublic_key = '{beta}'\n")
+}
+
+fn beta_signer() -> Signer {
+    Signer::new(&Secret::private([8; 32]))
+}
+
+fn beta_key() -> PublicKey {
+    beta_signer().public_key()
+}
+
+/// Lets a plane and a beta that has these addresses by hand tell each other everything, over a session of theirs.
+fn beta_says(plane: &mut Plane, has: &[&str]) {
+    let mut policy = Policy::default();
+    policy.pin([plane.control.identity.key]);
+    let started = plane.now;
+    let (archive, unix) = (Archive::default(), plane.control.host.unix);
+    let settings = Settings { signer: beta_signer(), incarnation: 1, seed: 1, unix, policy, archive };
+    let mut beta = Membership::new(Duration::ZERO, settings);
+    let addresses = has.iter().map(|ip| ip.parse().unwrap()).collect();
+    let attachment = Attachment { vni: 100, mac: mac(9), addresses, sequence: 0, name: "db:eth1".into() };
+    beta.set_facts(Duration::ZERO, Facts { name: "beta".into(), attachments: vec![attachment], ..Facts::default() });
+    let (ours, theirs) = (plane.control.identity.key, beta_key());
+    beta.link_up(Duration::ZERO, ours);
+    let elapsed = plane.control.elapsed(plane.now);
+    plane.control.members.membership.link_up(elapsed, theirs);
+    for _ in 0..100 {
+        plane.now += Duration::from_millis(20);
+        let (here, there) = (plane.control.elapsed(plane.now), plane.now.duration_since(started));
+        plane.control.members.membership.tick(here);
+        beta.tick(there);
+        while let Some(output) = plane.control.members.membership.poll_output() {
+            let Output::Send { payload, .. } = output else { continue };
+            beta.input(there, ours, &payload);
+        }
+        while let Some(output) = beta.poll_output() {
+            let Output::Send { payload, .. } = output else { continue };
+            plane.control.members.membership.input(here, theirs, &payload);
+        }
+    }
+    assert!(plane.control.is_alive(&theirs));
+    plane.control.addresses.due = true;
+    plane.control.tick_addresses(plane.now);
+}
+
+fn beta_goes(plane: &mut Plane) {
+    let elapsed = plane.control.elapsed(plane.now);
+    plane.control.members.membership.link_down(elapsed, beta_key());
+    plane.pass(Duration::from_secs(1));
+    assert!(!plane.control.is_alive(&beta_key()));
+}
+
+/// The daemon starts again, with what it kept.
+fn again(plane: &Plane) -> Plane {
+    let mut next = Plane::new(&sliced());
+    next.control.host.leases = plane.control.host.leases.clone();
+    next.control.host.claims = plane.control.host.claims.clone();
+    next.control.restore_leases(next.now);
+    next
+}
+
+#[test]
+fn what_another_member_has_of_our_slice_is_known_from_the_start() {
+    let mut plane = Plane::new(&sliced());
+    beta_says(&mut plane, &["10.32.0.2", "10.32.0.5"]);
+    let kept: Vec<_> = plane.control.host.claims.iter().map(|claim| claim.address.to_string()).collect();
+    assert_eq!(kept, ["10.32.0.2"], "and not what lies in its own");
+    for _ in 0..3 {
+        plane.control.addresses.due = true;
+        plane.control.tick_addresses(plane.now);
+    }
+    assert_eq!(plane.control.host.claim_changes, 1, "the disk is written when it changes");
+
+    // Nobody has been heard of when the first container asks; whether beta is gone is not known.
+    let mut plane = again(&plane);
+    let wanted_v4 = wanted("web", V4);
+    let unknown = plane.control.try_lease(plane.now, &wanted_v4);
+    assert!(matches!(&unknown, Err(Denied::Elsewhere(why)) if why.contains("just started")), "{unknown:?}");
+    // It is back, and has it; and lets it go.
+    beta_says(&mut plane, &["10.32.0.2"]);
+    assert!(lease(&mut plane, "web", V4).unwrap_err().contains("all 1 IPv4 addresses"));
+    beta_goes(&mut plane);
+    beta_says(&mut plane, &[]);
+    assert!(plane.control.host.claims.is_empty());
+    assert_eq!(lease(&mut plane, "web", V4).unwrap(), ["10.32.0.2/29"]);
+}
+
+#[test]
+fn what_a_member_had_that_does_not_come_back_is_given_last() {
+    let mut plane = Plane::new(&sliced());
+    beta_says(&mut plane, &["10.32.0.2", "fd00:32::2"]);
+    let mut plane = again(&plane);
+    let v6 = Wish::Auto { v4: false, v6: true };
+    assert_eq!(lease(&mut plane, "web", v6).unwrap(), ["fd00:32::3/64"], "no need to wait for anybody");
+    plane.pass(Duration::from_secs(2));
+    assert_eq!(lease(&mut plane, "db", v6).unwrap(), ["fd00:32::4/64"]);
+    assert_eq!(lease(&mut plane, "web", V4).unwrap(), ["10.32.0.2/29"], "there is no other");
+    // It is remembered for as long as nobody is there who could have forgotten it.
+    plane.pass(GRACE_UNSEEN);
+    assert_eq!(plane.control.host.claims.len(), 2);
+}
+
+#[test]
+fn an_address_by_hand_waits_for_members_of_before_and_not_for_long() {
+    let mut plane = Plane::new(&sliced());
+    exactly(&mut plane, 1, "10.32.0.5/29").unwrap();
+    beta_says(&mut plane, &["10.32.0.2"]);
+    // It was moved to beta while this host was away.
+    let mut here = again(&plane);
+    let same = wanted("pid:1:eth1", just("10.32.0.5"));
+    assert!(matches!(here.control.try_lease(here.now, &same), Err(Denied::Elsewhere(_))));
+    beta_says(&mut here, &["10.32.0.5"]);
+    let Err(Denied::Elsewhere(why)) = here.control.try_lease(here.now, &same) else { panic!("beta has it") };
+    assert!(why.contains("db:eth1 of member 'beta'"), "{why}");
+    // A host that is alone starts its containers.
+    let mut alone = again(&plane);
+    alone.pass(Duration::from_secs(2));
+    exactly(&mut alone, 1, "10.32.0.5/29").unwrap();
+    // One that never knew anybody has nobody to wait for.
+    exactly(&mut Plane::new(&sliced()), 1, "10.32.0.5/29").unwrap();
+}
+
+#[test]
+fn an_address_that_moved_away_is_not_taken_back_by_asking_for_any() {
+    let mut plane = Plane::new(&sliced());
+    let v6 = Wish::Auto { v4: false, v6: true };
+    plane.attach(1, |attach| attach.auto = true).unwrap();
+    assert_eq!(plane.port("pid:1:eth1").unwrap().addresses[1].to_string(), "fd00:32::2/64");
+    let mut plane = again(&plane);
+    beta_says(&mut plane, &["fd00:32::2"]);
+    assert_eq!(lease(&mut plane, "pid:1:eth1", v6).unwrap(), ["fd00:32::3/64"]);
+}
+
+#[test]
+fn who_releases_an_address_is_told_what_became_of_it() {
+    let mut plane = Plane::new(&sliced());
+    beta_says(&mut plane, &["10.32.0.5"]);
+    v4(&mut plane, 1);
+    let v6 = Wish::Auto { v4: false, v6: true };
+    assert_eq!(lease(&mut plane, "engine:1", v6).unwrap(), ["fd00:32::3/64"]);
+    let mut released = |address: &str| match plane.control.released(plane.now, "blue", address.parse().unwrap()) {
+        Response::Done(told) => told.concat(),
+        Response::Refused(reason) => format!("refused: {reason}"),
+        other => panic!("{other:?}"),
+    };
+    let used = "10.32.0.2 of network blue belongs to port pid:1:eth1, and is free when that is detached";
+    assert_eq!(released("10.32.0.2"), used);
+    assert_eq!(released("fd00:32::3"), "fd00:32::3 of network blue is free");
+    assert_eq!(released("fd00:32::3"), "fd00:32::3 of network blue is nobody's on this host");
+    let theirs = "refused: 10.32.0.5 of network blue belongs to db:eth1 of member 'beta': release it there";
+    assert_eq!(released("10.32.0.5"), theirs);
+    assert_eq!(states(&plane)[0], ("10.32.0.2".into(), "in use".into()));
 }

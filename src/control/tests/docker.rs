@@ -102,3 +102,34 @@ fn after_a_restart_only_endpoints_that_are_remembered_are_taken_over() {
     assert_eq!(plane.control.host.docker.len(), 1);
     plane.control.docker_heard(plane.now, Heard::Names(vec![(ENDPOINT.to_owned(), vec!["web".to_owned()])]));
 }
+
+#[test]
+fn a_container_called_docker_has_its_address_as_any_other() {
+    let mut plane = Plane::new("[[network]]\nname = 'blue'\nvni = 100\nsubnets = ['10.32.0.0/16']\n");
+    plane.docker_network(json!({ "network": "blue" }));
+    let mut attach = Attach::new(Target::Container("docker".into()), "blue");
+    attach.auto = true;
+    let Response::Attached(port) = plane.control.attach(plane.now, &attach, &1) else { panic!() };
+    assert_eq!((port.name.as_str(), port.addresses[0].to_string()), ("docker:eth1", "10.32.0.2/16".into()));
+    let said = plane.docker_endpoint("10.32.0.2/16")["Err"].to_string();
+    assert!(said.contains("belongs to docker:eth1"), "{said}");
+    // Stopped for long, it is waited for; Docker's driver collects only what was leased for Docker.
+    let id = plane.id("docker:eth1");
+    plane.control.host.dead.insert(id);
+    plane.pass(Duration::from_secs(300));
+    plane.attach(2, |attach| attach.auto = true).unwrap();
+    plane.found("docker:eth1", Ok(3));
+    assert_eq!(plane.port("docker:eth1").unwrap().addresses[0].to_string(), "10.32.0.2/16");
+}
+
+#[test]
+fn leases_of_a_network_that_is_gone_are_not_kept_for_docker() {
+    let file = "[[network]]\nname = 'blue'\nvni = 100\nsubnets = ['10.32.0.0/16']\n";
+    let mut plane = Plane::new(file);
+    let asked =
+        plane.docker("IpamDriver.RequestAddress", json!({ "PoolID": "weft/blue/10.32.0.0/16", "Address": "" }));
+    assert_eq!(asked["Address"], "10.32.0.2/16");
+    plane.reload(&file.replace("blue", "green").replace("100", "101")).unwrap();
+    plane.pass(Duration::from_secs(2));
+    assert!(plane.control.host.leases.as_ref().unwrap().is_empty());
+}

@@ -20,7 +20,9 @@ impl Egress for Sink {
         }
     }
 
-    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) {}
+    fn serve(&mut self, _: &Port, _: VnetHeader, _: &[u8]) -> bool {
+        true
+    }
 
     fn notify(&mut self, _: Event<'_>) {}
 }
@@ -42,6 +44,9 @@ pub(super) struct Fake {
     pub(super) trust: Option<BTreeMap<String, Record>>,
     /// What leases were saved; `None` when nothing can be.
     pub(super) leases: Option<BTreeMap<(u32, IpAddr), Lease>>,
+    pub(super) claims: BTreeSet<Claim>,
+    /// How often those were written.
+    pub(super) claim_changes: usize,
     pub(super) authorities: Vec<[u8; 32]>,
     pub(super) docker: BTreeMap<String, DockerRecord>,
     /// Ports that have no interface and are to come back.
@@ -255,6 +260,17 @@ impl Host for Fake {
         let leases = self.leases.as_mut().ok_or("the disk is full")?;
         forget.iter().for_each(|key| drop(leases.remove(key)));
         leases.extend(keep.iter().map(|lease| ((lease.vni, lease.address), lease.clone())));
+        Ok(())
+    }
+
+    fn claims(&mut self) -> Vec<Claim> {
+        self.claims.iter().copied().collect()
+    }
+
+    fn change_claims(&mut self, keep: &[Claim], forget: &[Claim]) -> Result<(), String> {
+        forget.iter().for_each(|claim| assert!(self.claims.remove(claim), "it was kept"));
+        self.claims.extend(keep);
+        self.claim_changes += 1;
         Ok(())
     }
 

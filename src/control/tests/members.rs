@@ -1,7 +1,9 @@
 //! What other members have, and what that makes of the switch.
 
 use super::*;
-use crate::mesh::facts::Attachment;
+use crate::mesh::document::{Document, paginate};
+use crate::mesh::facts::{Attachment, Facts, Name, Named, records};
+use crate::mesh::gossip::{Message, Part};
 use crate::mesh::stations::PATIENCE;
 use crate::switch::counters::Drop;
 use crate::wire::igmp;
@@ -195,4 +197,37 @@ fn multicast_follows_what_ports_say_and_they_are_asked() {
     let asked: Vec<PortId> =
         told(&mut plane).into_iter().filter(|(_, frame)| *frame == general).map(|(port, _)| port).collect();
     assert_eq!(asked, [one, two]);
+}
+
+#[test]
+fn a_member_whose_tunnel_address_becomes_anothers_has_nothing_any_more() {
+    let mut plane = plane();
+    let signer = Signer::new(&Secret::private([9; 32]));
+    let gamma = signer.public_key();
+    let elapsed = plane.control.elapsed(plane.now);
+    let membership = &mut plane.control.members.membership;
+    membership.policy_mut().pin([beta(), gamma]);
+    membership.link_up(elapsed, gamma);
+    let says = |plane: &mut Plane, version: u64, tunnel_address: Ipv4Addr| {
+        let facts = Facts { name: "gamma".into(), tunnel_address, ..Facts::default() };
+        let document = Document::sign(&signer, 1, version, paginate(&records(&facts), 1).0);
+        let pages = document.pages.iter().map(|page| Part::Page(page));
+        let parts = std::iter::once(Part::Head(&document.head.bytes)).chain(pages).collect();
+        let payload = Message::Documents { is_pushed: true, parts }.write();
+        plane.control.members.membership.input(elapsed, gamma, &payload);
+        plane.control.run_members(plane.now);
+    };
+    says(&mut plane, 1, gamma.tunnel_address());
+    assert!(plane.control.entry_of(&gamma).is_some());
+    let attachment = Attachment { vni: VNI, mac: mac(7), addresses: vec![ip(7)], sequence: 0, name: "c7".into() };
+    let names = vec![Name { vni: VNI, name: "seven".into(), of: Named::Attachment(mac(7)) }];
+    let facts = Facts { attachments: vec![attachment], names, ..Facts::default() };
+    plane.control.member_has(plane.now, gamma, "gamma", &facts.attachments);
+    plane.control.member_is_called(gamma, Some(&facts));
+    assert!(entry(&plane, 7).is_some() && plane.control.names().addresses_of(VNI, "seven").is_some());
+
+    let ours = plane.control.identity.address;
+    says(&mut plane, 2, ours);
+    assert_eq!((entry(&plane, 7), plane.control.names().addresses_of(VNI, "seven")), (None, None));
+    assert!(plane.control.members.warnings().any(|warning| warning.contains("the same tunnel address")));
 }

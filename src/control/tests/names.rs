@@ -23,9 +23,19 @@ fn here(address: &str) -> Option<Vec<String>> {
 }
 
 fn add(plane: &mut Plane, name: &str, addresses: &[&str], services: &[&str]) -> Result<String, String> {
+    add_to("blue", plane, name, addresses, services)
+}
+
+fn add_to(
+    network: &str,
+    plane: &mut Plane,
+    name: &str,
+    addresses: &[&str],
+    services: &[&str],
+) -> Result<String, String> {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     let services = services.iter().map(|service| service.parse().unwrap()).collect();
-    sentence(plane.control.add_name(&AddName { network: "blue".into(), name: name.into(), addresses, services }))
+    sentence(plane.control.add_name(&AddName { network: network.into(), name: name.into(), addresses, services }))
 }
 
 fn remove(plane: &mut Plane, name: &str, addresses: &[&str]) -> Result<String, String> {
@@ -177,12 +187,36 @@ fn there_are_as_many_names_as_a_member_can_tell_and_the_next_is_refused() {
     assert!(refused[0].contains("as many names as one may"), "{refused:?}");
     let count = listed(&plane).len();
     assert!(count > MAX_NAMES / 2, "{count}");
+    // In another network it is another name.
+    let refused = add_to("red", &mut plane, "n0", &["192.0.2.7"], &[]).unwrap_err();
+    assert!(refused.contains("as many names as one may"), "{refused}");
     remove(&mut plane, "n0", &[]).unwrap();
     add(&mut plane, "n0", &["192.0.2.8"], &[]).unwrap();
     // Nothing of it is left out of what others are told.
     plane.control.run_due(plane.now);
     let Some(Response::Status(status)) = plane.control.show(plane.now, &Request::Status) else { panic!() };
     assert_eq!(status.warnings.iter().find(|warning| warning.contains("names")), None);
+}
+
+#[test]
+fn a_name_of_a_network_that_left_the_file_can_be_removed() {
+    let mut plane = Plane::new(FILE);
+    for name in ["db", "printer"] {
+        add_to("red", &mut plane, name, &["192.0.2.7"], &[]).unwrap();
+    }
+    let without = FILE.split("[[network]]").filter(|part| !part.contains("\"red\"")).collect::<Vec<_>>();
+    plane.reload(&without.join("[[network]]")).unwrap();
+    assert_eq!(plane.control.names().addresses_of(200, "db"), None);
+    let mut remove = RemoveName { network: "red".into(), name: "DB.".into(), addresses: vec![], services: vec![] };
+    assert_eq!(sentence(plane.control.remove_name(&remove)).unwrap(), "db removed from network red");
+    assert_eq!(plane.control.host.names.len(), 1);
+    remove.name = "nobody".into();
+    assert!(sentence(plane.control.remove_name(&remove)).unwrap_err().contains("'red'"));
+    // It comes again, with what was not removed.
+    plane.reload(FILE).unwrap();
+    plane.control.run_due(plane.now);
+    assert_eq!(plane.control.names().addresses_of(200, "db"), None);
+    assert!(plane.control.names().addresses_of(200, "printer").is_some());
 }
 
 #[test]

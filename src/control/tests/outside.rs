@@ -197,6 +197,11 @@ fn a_port_that_is_taken_is_refused_by_the_name_of_who_has_it() {
     assert!(publish(&mut plane, &at("0.0.0.0", &publication(8081, "web"))).is_err());
     assert!(publish(&mut plane, &publication(22, "web")).unwrap_err().contains("sshd"));
     assert!(publish(&mut plane, &publication(0, "web")).unwrap_err().contains("0 is no port"));
+    for way_in in ["127.0.0.1", "192.0.2.7"] {
+        let reason = publish(&mut plane, &publication(8089, way_in)).unwrap_err();
+        assert!(reason.contains(&format!("{way_in} is outside network 'blue'")), "{reason}");
+    }
+    assert!(publish(&mut plane, &at("::1", &publication(8089, "web"))).unwrap_err().contains("127.0.0.1"));
 
     // All of a holder at once.
     let holder = |holder: &str| Unpublish::Holder(holder.to_owned());

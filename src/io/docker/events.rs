@@ -10,7 +10,7 @@ use crate::control::docker::Heard;
 use crate::docker::names::Containers;
 use crossbeam::channel::Sender;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,16 @@ use std::time::{Duration, Instant};
 
 /// How often a Docker that is not there is looked for.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How soon a container is asked for again that Docker had no time for: it is locked while it is being started.
+/// How long a container is asked for at first, of those that run when we come: there may be many that do not answer, and nobody is
+/// to wait for them.
+const BRIEFLY: Duration = Duration::from_millis(300);
+/// The same of one that something happens to. It is locked while it is being started, and who hangs up before that is done is
+/// an error in Docker's log.
+const STARTING: Duration = Duration::from_secs(2);
+/// How soon one is asked for again that Docker had no time for, then twice as long each time, up to the other: one that never
+/// answers costs a tenth of the time.
 const SOON: Duration = Duration::from_millis(100);
+const AT_LAST: Duration = Duration::from_secs(30);
 /// The longest event: a container's with all its labels.
 const MAX_EVENT: usize = 1024 * 1024;
 /// `filters={"type":["container","network"]}`.
@@ -30,19 +38,13 @@ const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22ne
 /// # Errors
 /// The kernel refused it.
 pub fn watch(engine: PathBuf, found: Sender<Found>) -> io::Result<()> {
+    let mut watcher = Watcher { engine, found, complained: String::new() };
     let run = move || {
-        let mut last = String::new();
         loop {
             // That Docker is not there, or stops, is nothing to talk about; that it answers oddly is, once.
-            match follow(&engine, &found) {
+            match watcher.follow() {
                 Ok(Told::NobodyListens) => return,
-                Err(error) if error.kind() == ErrorKind::InvalidData => {
-                    let problem = error.to_string();
-                    if problem != last {
-                        tracing::warn!("containers' names are not learnt from {}: {problem}", engine.display());
-                    }
-                    last = problem;
-                }
+                Err(error) if error.kind() == ErrorKind::InvalidData => watcher.complain(error.to_string()),
                 Err(_) => {}
             }
             std::thread::sleep(AGAIN);
@@ -88,48 +90,131 @@ struct Attributes {
     container: String,
 }
 
-/// Follows one Docker until it ends.
-fn follow(engine: &Path, found: &Sender<Found>) -> io::Result<Told> {
-    let mut stream = connect(engine)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    // HTTP/1.0: the events then come as they are, a line each.
-    stream.write_all(request(EVENTS).as_bytes())?;
-    let mut events = Lines { stream, received: Vec::new(), ended: false };
-    events.skip_head()?;
+/// Containers that Docker had no time for.
+struct Late {
+    /// Whose turn it is, first.
+    ids: VecDeque<String>,
+    pause: Duration,
+    due: Instant,
+}
 
-    let networks = list(engine, "/networks")?;
-    if found.send(Found::Docker(Heard::Networks(networks))).is_err() {
-        return Ok(Told::NobodyListens);
+impl Late {
+    fn put(&mut self, id: String) {
+        let soon = Instant::now() + SOON;
+        self.due = if self.ids.is_empty() { soon } else { self.due.min(soon) };
+        self.ids.push_front(id);
     }
-    let mut containers = Containers::default();
-    let mut pending: BTreeSet<String> = list(engine, "/containers/json")?.into_iter().collect();
-    loop {
-        for id in std::mem::take(&mut pending) {
-            match inspect(engine, &id) {
-                Ok(Some(json)) => {
-                    if let Err(problem) = containers.learn(&json) {
-                        tracing::debug!("container {id:.12}: {problem}");
-                    }
-                }
-                Ok(None) => containers.forget(&id),
-                Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-                    pending.insert(id);
-                }
-                Err(error) => return Err(error),
-            }
+
+    fn remove(&mut self, id: &str) {
+        self.ids.retain(|late| late != id);
+    }
+
+    /// One that is to be asked for now.
+    fn take(&mut self) -> Option<String> {
+        if Instant::now() < self.due { None } else { self.ids.pop_front() }
+    }
+
+    /// It was asked for, in vain if it is given back.
+    fn asked(&mut self, in_vain: Option<String>) {
+        self.pause = if in_vain.is_some() { (self.pause * 2).min(AT_LAST) } else { SOON };
+        self.due = Instant::now() + self.pause;
+        self.ids.extend(in_vain);
+    }
+
+    /// How long nothing is to be done for them; for ever if there are none.
+    fn patience(&self) -> Option<Duration> {
+        // No time at all would mean not to wait for an event.
+        let left = self.due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        (!self.ids.is_empty()).then_some(left)
+    }
+}
+
+struct Watcher {
+    engine: PathBuf,
+    found: Sender<Found>,
+    /// The last complaint.
+    complained: String,
+}
+
+impl Watcher {
+    fn complain(&mut self, problem: String) {
+        if problem != self.complained {
+            tracing::warn!("containers' names are not learnt from {}: {problem}", self.engine.display());
         }
-        let changed = containers.changed();
-        if !changed.is_empty() && found.send(Found::Docker(Heard::Names(changed))).is_err() {
+        self.complained = problem;
+    }
+
+    /// Follows one Docker until it ends: until its stream of events does. What is wrong with one container is nobody else's.
+    fn follow(&mut self) -> io::Result<Told> {
+        let mut stream = connect(&self.engine)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        // HTTP/1.0: the events then come as they are, a line each.
+        stream.write_all(request(EVENTS).as_bytes())?;
+        let mut events = Lines { stream, received: Vec::new(), ended: false };
+        events.skip_head()?;
+
+        let networks = list(&self.engine, "/networks")?;
+        if self.found.send(Found::Docker(Heard::Networks(networks))).is_err() {
             return Ok(Told::NobodyListens);
         }
-        let mut patience = (!pending.is_empty()).then_some(SOON);
-        while let Some(line) = events.next(patience)? {
-            if let Some(id) = concerns(&line) {
-                pending.insert(id);
+        let mut containers = Containers::default();
+        let mut fresh: BTreeSet<String> = list(&self.engine, "/containers/json")?.into_iter().collect();
+        let mut at_first = BRIEFLY;
+        let mut late = Late { ids: VecDeque::new(), pause: SOON, due: Instant::now() };
+        loop {
+            for id in std::mem::take(&mut fresh) {
+                late.remove(&id);
+                if !self.learn(&id, at_first, &mut containers) {
+                    late.put(id);
+                    if !self.tell(&mut containers) {
+                        return Ok(Told::NobodyListens);
+                    }
+                }
             }
-            // What came together is looked at together.
-            patience = Some(Duration::ZERO);
+            if !self.tell(&mut containers) {
+                return Ok(Told::NobodyListens);
+            }
+            at_first = STARTING;
+            if let Some(id) = late.take() {
+                let was_in_time = self.learn(&id, PATIENCE, &mut containers);
+                late.asked((!was_in_time).then_some(id));
+                if !self.tell(&mut containers) {
+                    return Ok(Told::NobodyListens);
+                }
+            }
+            let mut patience = late.patience();
+            while let Some(line) = events.next(patience)? {
+                fresh.extend(concerns(&line));
+                // What came together is looked at together.
+                patience = Some(Duration::ZERO);
+            }
         }
+    }
+
+    /// Asks for a container; whether there was an answer in time, be it one that is of no use.
+    fn learn(&mut self, id: &str, patience: Duration, containers: &mut Containers) -> bool {
+        let learnt = match inspect(&self.engine, id, patience) {
+            Ok(Some(json)) => containers.learn(&json),
+            Ok(None) => {
+                containers.forget(id);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidData => Err(error.to_string()),
+            // Docker may be about to stop: then its events end.
+            Err(_) => return false,
+        };
+        if let Err(problem) = learnt {
+            self.complain(format!("container {id:.12}: {problem}"));
+        }
+        true
+    }
+
+    /// Tells what changed; whether somebody listens.
+    fn tell(&self, containers: &mut Containers) -> bool {
+        let changed = containers.changed();
+        let unheard = containers.left_out_changed().map(Heard::LeftOut);
+        let names = (!changed.is_empty()).then_some(Heard::Names(changed));
+        names.into_iter().chain(unheard).all(|heard| self.found.send(Found::Docker(heard)).is_ok())
     }
 }
 
@@ -149,13 +234,13 @@ fn request(path: &str) -> String {
     format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n")
 }
 
-fn get(engine: &Path, path: &str) -> io::Result<(u16, Vec<u8>)> {
+fn get(engine: &Path, path: &str, patience: Duration) -> io::Result<(u16, Vec<u8>)> {
     let connection = connect(engine)?;
-    parse_answer(&exchange(&connection, request(path).as_bytes(), Instant::now() + PATIENCE)?)
+    parse_answer(&exchange(&connection, request(path).as_bytes(), Instant::now() + patience)?)
 }
 
 fn list(engine: &Path, path: &str) -> io::Result<Vec<String>> {
-    match get(engine, path)? {
+    match get(engine, path, PATIENCE)? {
         (200, body) => {
             let named: Vec<Named> = serde_json::from_slice(&body).map_err(|error| odd(&error.to_string()))?;
             Ok(named.into_iter().map(|named| named.id).collect())
@@ -165,8 +250,8 @@ fn list(engine: &Path, path: &str) -> io::Result<Vec<String>> {
 }
 
 /// A container's description, if it exists.
-fn inspect(engine: &Path, id: &str) -> io::Result<Option<Vec<u8>>> {
-    match get(engine, &format!("/containers/{id}/json"))? {
+fn inspect(engine: &Path, id: &str, patience: Duration) -> io::Result<Option<Vec<u8>>> {
+    match get(engine, &format!("/containers/{id}/json"), patience)? {
         (200, body) => Ok(Some(body)),
         (404, _) => Ok(None),
         (status, _) => Err(odd(&format!("it answers {status} to a question for a container"))),
@@ -239,6 +324,9 @@ impl Lines {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::io::scratch::Scratch;
+    use crossbeam::channel::{Receiver, unbounded};
+    use std::os::unix::net::UnixListener;
 
     #[test]
     fn the_events_that_matter_name_their_container() {
@@ -264,5 +352,67 @@ mod tests {
         ] {
             assert_eq!(concerns(line.as_bytes()), concerned.then(|| id.to_owned()), "{line}");
         }
+    }
+
+    /// A Docker that tells these events, and whose containers answer as their ids say. It ends with the test.
+    fn docker(socket: &Path, ids: &[&str], events: Receiver<String>) {
+        let listener = UnixListener::bind(socket).unwrap();
+        let all: Vec<String> = ids.iter().map(|id| format!(r#"{{"Id":"{id}"}}"#)).collect();
+        let all = format!("[{}]", all.join(","));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, all, events) = (stream.unwrap(), all.clone(), events.clone());
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 1024];
+                    let length = stream.read(&mut buffer).unwrap();
+                    let path = String::from_utf8_lossy(&buffer[..length]).split(' ').nth(1).unwrap().to_owned();
+                    let id = path.trim_start_matches("/containers/").trim_end_matches("/json").to_owned();
+                    let good = format!(
+                        r#"{{"Id":"{id}","Name":"/name-{id}","NetworkSettings":{{"Networks":{{"lan":{{"NetworkID":"n","EndpointID":"end-{id}"}}}}}}}}"#
+                    );
+                    let (status, body) = match path.as_str() {
+                        EVENTS => (200, String::new()),
+                        "/networks" => (200, "[]".to_owned()),
+                        "/containers/json" => (200, all),
+                        _ if id.contains("broken") => (500, r#"{"message":"it has no layer"}"#.to_owned()),
+                        _ if id.contains("long") => (200, "x".repeat(5 << 20)),
+                        _ if id.contains("hung") => return std::thread::sleep(Duration::from_secs(600)),
+                        _ => (200, good),
+                    };
+                    // Whoever has heard enough hangs up.
+                    let _ = stream.write_all(format!("HTTP/1.0 {status} X\r\n\r\n{body}").as_bytes());
+                    if path == EVENTS {
+                        events.iter().for_each(|event| stream.write_all(format!("{event}\n").as_bytes()).unwrap());
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_container_that_cannot_be_asked_for_costs_the_others_nothing() {
+        let scratch = Scratch::new();
+        let socket = scratch.path().join("docker.sock");
+        let (event, events) = unbounded();
+        let hung = ["hung1", "hung2", "hung3", "hung4", "hung5", "hung6", "hung7", "hung8"];
+        docker(&socket, &[&hung[..], &["broken", "long", "web"]].concat(), events);
+        let (found, heard) = unbounded();
+        watch(socket, found).unwrap();
+        let told = |id: &str| {
+            // Less than the hung ones would take if each were waited for.
+            let deadline = Instant::now() + PATIENCE * 6;
+            while let Ok(found) = heard.recv_deadline(deadline) {
+                if let Found::Docker(Heard::Names(names)) = found {
+                    assert_eq!(names, [(format!("end-{id}"), vec![format!("name-{id}")])]);
+                    return;
+                }
+            }
+            panic!("{id} has no name");
+        };
+        told("web");
+        let started = |id: &str| format!(r#"{{"Type":"container","Action":"start","Actor":{{"ID":"{id}"}}}}"#);
+        event.send(started("broken")).unwrap();
+        event.send(started("db")).unwrap();
+        told("db");
     }
 }

@@ -4,18 +4,57 @@
 //! the record of where it was seen last; when it was moved while nobody looked, every namespace with a process in it is
 //! searched for its MAC address.
 
-use super::{Adopted, PortError, a_process_in, adopt_in, destroy, leads_to, namespace_of, processes, start_of};
+use super::{Adopted, PortError, adopt_in, destroy, leads_to, namespace_of, processes, start_of};
 use crate::config::Target;
 use crate::control::docker::Whereabouts;
 use crate::docker::{DIGITS, SOURCE};
 use crate::io::netlink::{Link, Netlink};
-use crate::io::netns::Netns;
+use crate::io::netns::{Netns, NetnsId};
 use crate::io::store::{PortRecord, Via};
 use crate::io::tap::{Tap, TapError, TapOffload};
+use std::collections::HashMap;
+use std::fs;
 use std::path::PathBuf;
 
+/// A process of each namespace that has one, as far as it was looked for. To look is to go through all processes of the host, and with
+/// the first tick every container is asked about.
+#[derive(Debug, Default)]
+pub struct Residents {
+    found: HashMap<NetnsId, i32>,
+    /// How often all were gone through.
+    looks: u64,
+}
+
+impl Residents {
+    /// A process that is in a namespace at this moment.
+    pub fn of(&mut self, netns: NetnsId) -> Option<i32> {
+        let known = self.found.get(&netns).copied().filter(|&pid| leads_to(&namespace_of(pid), netns));
+        if known.is_some() {
+            return known;
+        }
+        self.looks += 1;
+        self.found.clear();
+        for pid in processes() {
+            if let Ok(metadata) = fs::metadata(namespace_of(pid)) {
+                self.found.entry(NetnsId::of(&metadata)).or_insert(pid);
+            }
+        }
+        self.found.get(&netns).copied()
+    }
+
+    /// How often all processes were gone through.
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+}
+
 /// Where a port's interface is, and its record where that is another one.
-pub fn find(tap: &Tap, record: &PortRecord, sandbox: Option<&str>) -> (Whereabouts, Option<PortRecord>) {
+pub fn find(
+    tap: &Tap,
+    record: &PortRecord,
+    sandbox: Option<&str>,
+    residents: &mut Residents,
+) -> (Whereabouts, Option<PortRecord>) {
     let (Ok(netns), Ok(ifname), Ok(here)) = (tap.netns(), tap.name(), Netns::current()) else {
         return (Whereabouts::Nowhere, None);
     };
@@ -23,7 +62,7 @@ pub fn find(tap: &Tap, record: &PortRecord, sandbox: Option<&str>) -> (Whereabou
         (Whereabouts::Here, Via::Host, Target::Host)
     } else {
         // A namespace that is only mounted somewhere is no container's any more.
-        let Some(pid) = a_process_in(netns.id()) else { return (Whereabouts::Nowhere, None) };
+        let Some(pid) = residents.of(netns.id()) else { return (Whereabouts::Nowhere, None) };
         let by_pid = || start_of(pid).map(|started| Via::Process { pid, started, engine: None });
         let sandbox = sandbox.map(PathBuf::from);
         let by_path = sandbox.clone().filter(|path| leads_to(path, netns.id())).map(Via::Path);

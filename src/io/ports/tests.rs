@@ -357,6 +357,24 @@ fn a_port_that_was_never_adopted_dies_with_its_container() {
 }
 
 #[test]
+fn who_is_in_a_namespace_is_known_of_all_from_one_look_and_of_none_that_ended() {
+    as_daemon(|| {
+        let (one, other) = (Container::start(), Container::start());
+        let (at, there) = (one.located().netns, other.located().netns);
+        let mut residents = loose::Residents::default();
+        assert_eq!(residents.of(at.id()), Some(one.pid()));
+        assert_eq!(residents.looks(), 1);
+        assert_eq!(residents.of(there.id()), Some(other.pid()));
+        assert_eq!((residents.of(at.id()), residents.looks()), (Some(one.pid()), 1));
+        // One that came after the look is found all the same, and one that ended is not.
+        let late = Container::start();
+        assert_eq!(residents.of(late.located().netns.id()), Some(late.pid()));
+        drop(one);
+        assert_eq!(residents.of(at.id()), None);
+    });
+}
+
+#[test]
 fn a_target_that_is_not_there_is_one_clear_error() {
     let ended = Command::new("true").spawn().and_then(|mut child| {
         child.wait()?;

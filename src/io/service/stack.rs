@@ -7,6 +7,7 @@ use super::host::{self, Host};
 use super::packet::{self, Asker, Content};
 use super::tcp::Connections;
 use crate::switch::ids::PortId;
+use crate::switch::service::ip_destination;
 use crate::switch::topology::Network;
 use crate::wire::ethernet::{HEADER_LEN, Mac};
 use crate::wire::vnet::VnetHeader;
@@ -54,7 +55,9 @@ impl Stack {
         let mac = frame.get(6..).and_then(|rest| rest.first_chunk()).map_or(Mac([0; 6]), |octets| Mac(*octets));
         let packet = frame.get(HEADER_LEN..).unwrap_or_default();
         let Some((source, destination, content)) = packet::read(port, network.vni, header, frame) else {
-            return Outcome::Refused;
+            // One on its way out that is no whole packet was counted where it found none.
+            let is_here = ip_destination(frame).is_none_or(|destination| network.service.has(destination));
+            return if is_here { Outcome::Refused } else { Outcome::Taken };
         };
         if !network.service.has(destination) {
             if let Some(answer) = host::unreachable(network.service, source, packet) {

@@ -78,6 +78,20 @@ fn stack() -> Stack {
 }
 
 #[test]
+fn what_is_for_elsewhere_is_never_refused_here() {
+    let whole = udp(53, b"x");
+    for (to, outcome) in [(OWN, "Refused"), (Ipv4Addr::new(192, 0, 2, 1), "Taken")] {
+        let mut fragment = v4(to, 17, &whole);
+        fragment[20] = 0x20;
+        for frame in [&fragment[..], &v4(to, 17, &whole)[..35]] {
+            let heard = Heard { port: PORT, header: VnetHeader::default(), frame };
+            let became = format!("{:?}", stack().input(Duration::ZERO, &network(), heard, 7));
+            assert_eq!(became, outcome, "{to}: {} bytes", frame.len());
+        }
+    }
+}
+
+#[test]
 fn a_ping_comes_back_as_it_was_to_who_sent_it() {
     let data: Vec<u8> = (0..=255).cycle().take(8000).collect();
     let mut echo = [&[8, 0, 0, 0, 0, 5, 0, 1][..], &data].concat();

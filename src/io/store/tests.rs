@@ -93,6 +93,21 @@ fn leases_are_changed_all_or_none_and_are_there_after_reopening() {
 }
 
 #[test]
+fn claims_are_kept_by_member_and_address() {
+    let dir = Scratch::new();
+    let claim =
+        |member: u8, vni| Claim { member: PublicKey([member; 32]), vni, address: "fd00:32::2".parse().unwrap() };
+    let store = Store::open(dir.path()).unwrap();
+    store.change_claims(&[claim(1, 7), claim(1, 8), claim(2, 7)], &[]).unwrap();
+    store.change_claims(&[claim(3, 7)], &[claim(1, 8), claim(9, 9)]).unwrap();
+    drop(store);
+    let mut store = Store::open(dir.path()).unwrap();
+    let mut kept = store.take_claims();
+    kept.sort();
+    assert_eq!((kept, store.take_claims()), (vec![claim(1, 7), claim(2, 7), claim(3, 7)], vec![]));
+}
+
+#[test]
 fn a_second_daemon_on_the_same_state_is_told_who_has_it() {
     let dir = Scratch::new();
     let store = Store::open(dir.path()).unwrap();

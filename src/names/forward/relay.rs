@@ -114,11 +114,14 @@ pub(super) fn is_truncated(bytes: &[u8]) -> bool {
 /// For how many seconds a message may be kept (RFC 2181 §5.2, RFC 2308 §5); `None` if it is malformed.
 fn kept_for(message: &Message<[u8]>) -> Option<u32> {
     let mut ttl = MAX_TTL;
+    let asked = message.sole_question().ok()?.qtype();
     let mut answer = message.answer().ok()?;
     let mut is_positive = false;
     for record in &mut answer {
-        ttl = ttl.min(readable(record.ok()?)?.0);
-        is_positive = true;
+        let record = record.ok()?;
+        // An alias whose target has nothing of the kind is no more than that (RFC 2308 §2.2).
+        is_positive |= asked == Rtype::ANY || record.rtype() == asked;
+        ttl = ttl.min(readable(record)?.0);
     }
     let mut authority = answer.next_section().ok()??;
     let mut negative = 0;

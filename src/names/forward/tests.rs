@@ -4,7 +4,7 @@
 use super::*;
 use domain::base::iana::{Class, Rcode, Rtype};
 use domain::base::{MessageBuilder, Name, Question, Serial, Ttl};
-use domain::rdata::{A, AllRecordData, Soa};
+use domain::rdata::{A, AllRecordData, Cname, Soa};
 use proptest::prelude::*;
 
 const FIRST: &str = "192.0.2.1:53";
@@ -47,6 +47,8 @@ fn query(text: &str, edns: Option<u16>) -> Vec<u8> {
 enum Says {
     Addresses(u8, u32),
     NoName(u32),
+    /// Another name, which has no address; by an SOA record of so many seconds, if any.
+    Alias(Option<u32>),
     Truncated,
     Code(Rcode),
 }
@@ -67,8 +69,11 @@ fn response(question: &[u8], says: Says) -> Vec<u8> {
             builder.push((owner.qname(), Ttl::from_secs(ttl), A::from_octets(198, 51, 100, last))).unwrap();
         }
     }
+    if let Says::Alias(_) = says {
+        builder.push((owner.qname(), Ttl::from_secs(3600), Cname::new(name("other.org")))).unwrap();
+    }
     let mut builder = builder.authority();
-    if let Says::NoName(ttl) = says {
+    if let Says::NoName(ttl) | Says::Alias(Some(ttl)) = says {
         let ttl = Ttl::from_secs(ttl);
         let soa = Soa::new(name("ns"), name("ns"), Serial(1), ttl, ttl, ttl, ttl);
         builder.push((name("org"), Ttl::from_secs(3600), soa)).unwrap();
@@ -184,6 +189,9 @@ fn what_is_not_there_is_kept_too_but_not_for_long() {
         (Says::NoName(10), 10),
         (Says::NoName(7200), 30),
         (Says::Addresses(0, 0), 0),
+        (Says::Alias(Some(10)), 10),
+        (Says::Alias(Some(7200)), 30),
+        (Says::Alias(None), 0),
         (Says::Addresses(1, 90_000), 300),
     ] {
         world.forwarder.set_resolvers(vec![]);

@@ -14,7 +14,9 @@
 
 use crate::switch::counters::Drop;
 use crate::wire::ethernet::{Frame, Mac};
-use crate::wire::packet::{Claim, Content, REDIRECT, ROUTER_ADVERTISEMENT, Transport};
+use crate::wire::packet::{
+    Claim, Content, ICMP, Packet, REDIRECT, REDIRECT_V4, ROUTER_ADVERTISEMENT, ROUTER_ADVERTISEMENT_V4, Transport,
+};
 use std::net::IpAddr;
 
 /// Where DHCP clients listen (RFC 2131 §4.1, RFC 8415 §7.2): only servers send there.
@@ -56,28 +58,43 @@ impl Guard {
         }
         match content {
             Content::Arp(claim) => self.claims(source, claim, owner),
-            _ if !self.full => Ok(()),
             Content::Ip(packet) => {
-                match packet.transport {
-                    Transport::Udp { destination, .. } => {
-                        let client = if packet.source.is_ipv4() { DHCP_CLIENT } else { DHCPV6_CLIENT };
-                        if destination == client && !self.dhcp_server {
-                            return Err(Drop::RogueDhcp);
-                        }
-                    }
-                    Transport::Neighbour { kind: ROUTER_ADVERTISEMENT | REDIRECT, .. } if !self.router => {
-                        return Err(Drop::RogueRouter);
-                    }
-                    Transport::Neighbour { claim, .. } => self.claims(source, &claim, owner)?,
-                    _ => {}
+                if self.full {
+                    self.check_packet(packet)?;
                 }
-                match self.any_source || self.may_use(packet.source) != Some(false) {
-                    true => Ok(()),
-                    false => Err(Drop::SpoofedAddress),
+                match packet.transport {
+                    Transport::Neighbour { claim, .. } => self.claims(source, &claim, owner),
+                    _ => Ok(()),
                 }
             }
+            // It may be the ARP or neighbour discovery that is not to be.
             Content::Unreadable => Err(Drop::Unreadable),
             Content::Other => Ok(()),
+        }
+    }
+
+    /// Whether a packet is of those that its port may send at all, and from there.
+    fn check_packet(&self, packet: &Packet) -> Result<(), Drop> {
+        match packet.transport {
+            Transport::Udp { destination, .. } if !self.dhcp_server => {
+                let client = if packet.source.is_ipv4() { DHCP_CLIENT } else { DHCPV6_CLIENT };
+                if destination == client {
+                    return Err(Drop::RogueDhcp);
+                }
+            }
+            Transport::Neighbour { kind: ROUTER_ADVERTISEMENT | REDIRECT, .. } if !self.router => {
+                return Err(Drop::RogueRouter);
+            }
+            Transport::Icmp { kind: REDIRECT_V4 | ROUTER_ADVERTISEMENT_V4 }
+                if packet.protocol == ICMP && !self.router =>
+            {
+                return Err(Drop::RogueRouter);
+            }
+            _ => {}
+        }
+        match self.any_source || self.may_use(packet.source) != Some(false) {
+            true => Ok(()),
+            false => Err(Drop::SpoofedAddress),
         }
     }
 

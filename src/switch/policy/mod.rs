@@ -27,6 +27,7 @@ use super::Switch;
 use super::counters::Drop;
 use super::ids::{IdMap, PortId};
 use super::topology::Port;
+use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::{Frame, Mac};
 use crate::wire::packet::Content;
 use guard::Guard;
@@ -48,13 +49,24 @@ pub struct PortPolicy {
     pub rates: Option<Arc<Rates>>,
 }
 
+/// Who is not isolated in an isolated network.
+#[derive(Debug, Default)]
+pub struct Isolation {
+    /// The stations anywhere that may talk to isolated ones.
+    pub promiscuous: HashSet<Mac>,
+    /// Those of them that are hosts': they pass on what is not for them.
+    pub hosts: HashSet<Mac>,
+    /// The network's own prefixes.
+    pub subnets: Vec<Cidr>,
+}
+
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct Policy {
     /// Our ports.
     pub ports: IdMap<PortId, PortPolicy>,
-    /// In an isolated network, the stations anywhere that may talk to isolated ones.
-    pub isolation: Option<HashSet<Mac>>,
+    /// In an isolated network, who is not.
+    pub isolation: Option<Isolation>,
     /// What is allowed between addresses; `None` is all.
     pub rules: Option<Arc<Rules>>,
     /// What was refused.
@@ -72,6 +84,7 @@ impl Policy {
 /// A frame under the policy of its network.
 pub(super) struct Passage<'a> {
     policy: &'a Policy,
+    vni: u32,
     source: Mac,
     destination: Mac,
     bytes: usize,
@@ -95,13 +108,13 @@ impl Switch {
         policy: &'a Policy,
         port: &Port,
         frame: &Frame<'_>,
+        content: Content,
     ) -> Result<Passage<'a>, Drop> {
-        let content = Content::of(frame);
         let own = policy.ports.get(&port.id);
         let promiscuous = own.is_some_and(|own| own.promiscuous);
         let isolated = policy.isolation.is_some() && !promiscuous;
         let guarded = own.and_then(|own| own.guard.as_ref()).is_some_and(|guard| guard.full && !guard.any_source);
-        let passage = Passage { isolated, guarded, ..self.passage(now, policy, frame, content) };
+        let passage = Passage { isolated, guarded, ..self.passage(now, policy, port.vni, frame, content) };
         if let Some(own) = own {
             if let Some(guard) = &own.guard {
                 let owner = |address| self.neighbours.lookup(port.vni, address);
@@ -124,19 +137,29 @@ impl Switch {
         &'a self,
         now: Instant,
         policy: &'a Policy,
+        vni: u32,
         frame: &Frame<'_>,
+        content: Content,
     ) -> Result<Passage<'a>, Drop> {
-        let isolated = policy.isolation.as_ref().is_some_and(|promiscuous| !promiscuous.contains(&frame.source()));
-        let content = if policy.rules.is_some() { Content::of(frame) } else { Content::Other };
-        let passage = Passage { isolated, ..self.passage(now, policy, frame, content) };
+        let isolation = policy.isolation.as_ref();
+        let isolated = isolation.is_some_and(|isolation| !isolation.promiscuous.contains(&frame.source()));
+        let passage = Passage { isolated, ..self.passage(now, policy, vni, frame, content) };
         passage.allowed()?;
         Ok(passage)
     }
 
     #[inline]
-    fn passage<'a>(&'a self, now: Instant, policy: &'a Policy, frame: &Frame<'_>, content: Content) -> Passage<'a> {
+    fn passage<'a>(
+        &'a self,
+        now: Instant,
+        policy: &'a Policy,
+        vni: u32,
+        frame: &Frame<'_>,
+        content: Content,
+    ) -> Passage<'a> {
         Passage {
             policy,
+            vni,
             source: frame.source(),
             destination: frame.destination(),
             bytes: frame.bytes().len(),
@@ -157,8 +180,8 @@ impl Passage<'_> {
     #[inline]
     pub(super) fn allowed(&self) -> Result<(), Drop> {
         let Some(rules) = &self.policy.rules else { return Ok(()) };
-        let sender = self.guarded.then_some(self.source);
-        rules.check(&self.content, sender).map_err(|reason| self.refuse(reason))
+        let stations = [self.source, self.destination];
+        rules.check(&self.content, stations, self.guarded).map_err(|reason| self.refuse(reason))
     }
 
     /// Whether isolation lets it go to a port.
@@ -176,6 +199,7 @@ impl Passage<'_> {
         if !self.reaches(port) {
             return Err(self.refuse(Drop::Isolated));
         }
+        self.through_host()?;
         match self.policy.ports.get(&port).and_then(|port| port.rates.as_ref()) {
             Some(rates) if !rates.may_get(self.now, self.bytes) => Err(Drop::RateIn),
             _ => Ok(()),
@@ -188,11 +212,35 @@ impl Passage<'_> {
     /// It may not.
     #[inline]
     pub(super) fn to_peer(&self) -> Result<(), Drop> {
-        let promiscuous = |known: &HashSet<Mac>| known.contains(&self.destination);
         match &self.policy.isolation {
-            Some(known) if self.isolated && !promiscuous(known) => Err(self.refuse(Drop::Isolated)),
+            Some(known) if self.isolated && !known.promiscuous.contains(&self.destination) => {
+                Err(self.refuse(Drop::Isolated))
+            }
+            _ => self.through_host(),
+        }
+    }
+
+    /// Whether isolation lets a host have it, which would pass it on to whom its packet is for: within the network only to
+    /// those that the sender reaches itself.
+    ///
+    /// # Errors
+    /// It does not.
+    #[inline]
+    pub(super) fn through_host(&self) -> Result<(), Drop> {
+        match &self.policy.isolation {
+            Some(isolation) if self.isolated && self.comes_back(isolation) => Err(self.refuse(Drop::Isolated)),
             _ => Ok(()),
         }
+    }
+
+    fn comes_back(&self, isolation: &Isolation) -> bool {
+        let Content::Ip(packet) = &self.content else { return false };
+        let is_hosts = isolation.hosts.contains(&self.destination) || self.destination == Mac::service(self.vni);
+        let is_within = |subnet: &Cidr| subnet.contains(packet.destination);
+        let is_promiscuous = |owner| isolation.promiscuous.contains(&owner);
+        is_hosts
+            && isolation.subnets.iter().any(is_within)
+            && !self.switch.neighbours.lookup(self.vni, packet.destination).is_some_and(is_promiscuous)
     }
 
     /// Why nobody gets it, if isolation kept it from those who would have.

@@ -14,6 +14,9 @@
 //! connection, and there is no table to fill. The price: whoever may be asked can send anything from the port it is asked at,
 //! for TCP all but the beginning of a connection.
 //!
+//! What is outside of the network's subnets is reached through hosts, and only there: an address counts as outside if the frame
+//! that has it comes from a host or goes to one. A container may give itself any address.
+//!
 //! What a network needs to work passes always: ARP, neighbour discovery, IGMP, MLD, ICMP errors, and what is for the service address.
 //! What has no IP addresses passes if everybody may send everything to everybody.
 
@@ -22,7 +25,7 @@ use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
 use crate::wire::packet::{Content, ICMP, ICMPV6, IGMP, Packet, Transport};
 use crate::wire::ports::{MAX_RULES, Ports};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::{BitAnd, BitOr};
 use std::sync::Arc;
@@ -102,6 +105,8 @@ pub struct Rules {
     /// The network's own prefixes, and the rules in which what is beyond them is.
     subnets: Vec<Cidr>,
     beyond: Sides,
+    /// Through whom that is reached.
+    hosts: HashSet<Mac>,
     service: Vec<IpAddr>,
 }
 
@@ -117,9 +122,14 @@ impl Rules {
         self.anybody = self.anybody | sides;
     }
 
-    /// Whoever is not in the network's subnets is in these.
+    /// Whoever is not in the network's subnets, behind a host, is in these.
     pub fn add_beyond(&mut self, sides: Sides) {
         self.beyond = self.beyond | sides;
+    }
+
+    /// Frames from and to this MAC address may have come from, or be going, beyond the subnets.
+    pub fn add_host(&mut self, mac: Mac) {
+        self.hosts.insert(mac);
     }
 
     /// All addresses of a prefix are in these.
@@ -140,28 +150,37 @@ impl Rules {
 
     fn by_prefix(&self, address: IpAddr) -> Sides {
         let prefixes = self.prefixes.iter().filter(|(prefix, _)| prefix.contains(address));
-        let sides = prefixes.fold(self.anybody, |sides, (_, more)| sides | *more);
-        let is_within = |subnet: &Cidr| subnet.contains(address);
-        // Without subnets nothing is beyond them, and no group is anywhere.
-        match self.subnets.is_empty() || address.is_multicast() || self.subnets.iter().any(is_within) {
-            true => sides,
-            false => sides | self.beyond,
-        }
+        prefixes.fold(self.anybody, |sides, (_, more)| sides | *more)
     }
 
-    fn lookup(&self, address: IpAddr) -> (Option<Mac>, Sides) {
+    /// Whether an address is one that hosts pass on, and outside of the subnets. Without subnets nothing is.
+    fn is_beyond(&self, address: IpAddr) -> bool {
+        let stays = match address {
+            IpAddr::V4(v4) => v4.is_unspecified() || v4.is_link_local() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_unspecified() || v6.is_unicast_link_local(),
+        };
+        let is_within = |subnet: &Cidr| subnet.contains(address);
+        !(self.subnets.is_empty() || stays || address.is_multicast() || self.subnets.iter().any(is_within))
+    }
+
+    /// What is known of an address in a frame that comes from this station, or goes to it.
+    fn lookup(&self, address: IpAddr, station: Mac) -> (Option<Mac>, Sides) {
         match self.known.get(&address) {
             Some(&(owner, sides)) => (Some(owner), sides),
-            None => (None, self.by_prefix(address)),
+            None => {
+                let sides = self.by_prefix(address);
+                let is_beyond = self.beyond != Sides::default() && self.is_beyond(address);
+                (None, if is_beyond && self.hosts.contains(&station) { sides | self.beyond } else { sides })
+            }
         }
     }
 
-    /// Whether a frame with this content may pass. Who sends it, where that is for us to say, must not use an address that is
-    /// known to be another's.
+    /// Whether a frame with this content may pass from one station to another. Who sends it, where that is for us to say
+    /// (`guarded`), must not use an address that is known to be another's.
     ///
     /// # Errors
     /// It may not.
-    pub fn check(&self, content: &Content, sender: Option<Mac>) -> Result<(), Drop> {
+    pub fn check(&self, content: &Content, [from, to]: [Mac; 2], guarded: bool) -> Result<(), Drop> {
         let packet = match content {
             Content::Arp(_) => return Ok(()),
             Content::Unreadable => return Err(Drop::Unreadable),
@@ -169,12 +188,11 @@ impl Rules {
             Content::Ip(packet) if is_needed(packet) || self.service.contains(&packet.destination) => return Ok(()),
             Content::Ip(packet) => packet,
         };
-        let ((owner, source), (_, destination)) = (self.lookup(packet.source), self.lookup(packet.destination));
-        if let (Some(owner), Some(sender)) = (owner, sender)
-            && owner != sender
-        {
+        let (owner, source) = self.lookup(packet.source, from);
+        if guarded && owner.is_some_and(|owner| owner != from) {
             return Err(Drop::SpoofedAddress);
         }
+        let (_, destination) = self.lookup(packet.destination, to);
         let passes = |rules: Bits, test: fn(&Ports, &Packet) -> bool| {
             let mut rules = rules.iter().filter_map(|at| self.rules.get(at));
             rules.find(|rule| rule.ports.iter().any(|ports| test(ports, packet)))

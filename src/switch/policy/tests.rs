@@ -65,7 +65,8 @@ fn ip(v6: bool, from: IpAddr, to: IpAddr, protocol: u8, fragment: Option<u16>, p
         header.extend([from, to, payload.to_vec()].concat());
         return header;
     }
-    let mut header = vec![0x60, 0, 0, 0, 0, payload.len() as u8, if fragment.is_some() { 44 } else { protocol }, 64];
+    let length = payload.len() + if fragment.is_some() { 8 } else { 0 };
+    let mut header = vec![0x60, 0, 0, 0, 0, length as u8, if fragment.is_some() { 44 } else { protocol }, 64];
     header.extend([from, to].concat());
     if fragment.is_some() {
         header.extend([protocol, 0, ((field << 3) >> 8) as u8, (field << 3) as u8, 0, 0, 0, 1]);
@@ -242,7 +243,7 @@ proptest! {
         let rules = compiled(&all);
         for packet in &packets {
             let expected = if model(&specs, packet) { Ok(()) } else { Err(Drop::NotAllowed) };
-            prop_assert_eq!(rules.check(&content(&packet.frame()), None), expected, "{:?}", packet);
+            prop_assert_eq!(rules.check(&content(&packet.frame()), [OWN, OTHER], false), expected, "{:?}", packet);
         }
     }
 
@@ -263,7 +264,7 @@ proptest! {
         let ethertype = [0x0800, 0x86dd, 0x0806, 0x88b5][ethertype];
         let frame = ethernet(OWN, tags, ethertype, &bytes);
         let content = content(&frame);
-        let _ = compiled(&[]).check(&content, Some(OTHER));
+        let _ = compiled(&[]).check(&content, [OTHER, OWN], true);
         prop_assert!(tags < 3 || content == Content::Unreadable);
     }
 
@@ -277,8 +278,8 @@ proptest! {
 }
 
 fn check(guard: &Guard, frame: &[u8]) -> Result<(), Drop> {
-    // 10.0.0.9 is known to be another's.
-    let owner = |address| (address == IpAddr::from([10, 0, 0, 9])).then_some(OTHER);
+    // These two are known to be another's.
+    let owner = |known| [false, true].iter().any(|&v6| known == address(v6, 9)).then_some(OTHER);
     guard.check(&Frame::parse(frame).unwrap(), &content(frame), owner)
 }
 
@@ -348,6 +349,11 @@ fn routers_and_dhcp_servers_need_permission_however_they_are_wrapped() {
         }
     }
     assert_eq!(check(&full(), &udp([0; 4].into(), [255; 4].into(), [68, 67])), Ok(()), "a client asks");
+    for (kind, verdict) in [(5, Err(Drop::RogueRouter)), (9, Err(Drop::RogueRouter)), (10, Ok(())), (8, Ok(()))] {
+        let frame = ethernet(OWN, 0, 0x0800, &ip(false, address(false, 1), address(false, 2), 1, None, &[kind; 8]));
+        assert_eq!(check(&full(), &frame), verdict, "ICMP type {kind}");
+        assert_eq!(check(&Guard { router: true, any_source: true, ..full() }, &frame), Ok(()));
+    }
 }
 
 #[test]
@@ -373,12 +379,16 @@ fn a_mac_guard_asks_for_no_ip_addresses() {
     assert_eq!(check(&guard, &arp(OWN, OWN, [10, 0, 0, 9])), Ok(()));
     assert_eq!(check(&guard, &arp(OWN, OTHER, [10, 0, 0, 1])), Err(Drop::SpoofedAddress));
     assert_eq!(check(&guard, &arp(OTHER, OTHER, [10, 0, 0, 1])), Err(Drop::ForeignMac));
+    let cut = arp(OWN, OTHER, [10, 0, 0, 1]);
+    assert_eq!(check(&guard, &cut[..cut.len() - 1]), Err(Drop::Unreadable));
 }
 
 #[test]
 fn what_a_network_needs_passes_any_rules_and_nobody_uses_anothers_address_to_pass() {
     let rules = compiled(&[(Who::Stations(vec![2]), Who::Stations(vec![3]), vec![Ports::Any])]);
-    let verdict = |frame: &[u8], sender| rules.check(&content(frame), sender);
+    let verdict = |frame: &[u8], sender: Option<Mac>| {
+        rules.check(&content(frame), [sender.unwrap_or(OWN), OTHER], sender.is_some())
+    };
     assert_eq!(verdict(&arp(OWN, OWN, [10, 0, 0, 1]), Some(OWN)), Ok(()));
     let unreachable =
         ethernet(OWN, 0, 0x0800, &ip(false, address(false, 9), address(false, 8), 1, None, &[3, 4, 0, 0]));
@@ -409,10 +419,60 @@ fn hosts_are_their_addresses_and_what_is_beyond_the_subnets() {
     rules.add_beyond(sides(false));
     rules.add_station(address(false, 1), OWN, Sides::default());
     rules.add_station(address(false, 2), OWN, sides(false));
-    let passes =
-        |from: [u8; 4], to: [u8; 4]| rules.check(&content(&udp(from.into(), to.into(), [9, 9])), None).is_ok();
-    assert!(passes([10, 0, 0, 1], [192, 0, 2, 1]) && passes([192, 0, 2, 1], [10, 0, 0, 1]));
-    assert!(passes([10, 0, 0, 1], [10, 0, 0, 2]), "a host's own address");
-    assert!(!passes([10, 0, 0, 3], [10, 0, 0, 1]) && !passes([10, 0, 0, 1], [224, 0, 0, 251]));
-    assert!(passes([10, 0, 0, 3], [10, 0, 0, 254]), "the service address");
+    let host = Mac([2, 0, 0, 0, 0, 7]);
+    rules.add_host(host);
+    let passes = |stations: [Mac; 2], from: &str, to: &str| {
+        rules.check(&content(&udp(from.parse().unwrap(), to.parse().unwrap(), [9, 9])), stations, false).is_ok()
+    };
+    let (out, back, among) = ([OWN, host], [host, OWN], [OWN, OTHER]);
+    assert!(passes(out, "10.0.0.1", "192.0.2.1") && passes(back, "192.0.2.1", "10.0.0.1"));
+    assert!(passes(among, "10.0.0.1", "10.0.0.2"), "a host's own address");
+    assert!(!passes(out, "10.0.0.3", "10.0.0.1") && !passes(out, "10.0.0.1", "224.0.0.251"));
+    assert!(passes(among, "10.0.0.3", "10.0.0.254"), "the service address");
+    // A container that gives itself an address from there is not there.
+    assert!(!passes(among, "10.0.0.1", "192.0.2.1") && !passes(among, "192.0.2.1", "10.0.0.1"));
+    assert!(!passes(among, "fd00::1", "fe80::2") && !passes(out, "fd00::1", "fe80::2"), "nobody passes these on");
+    assert!(!passes(out, "10.0.0.1", "255.255.255.255") && !passes(out, "10.0.0.1", "169.254.0.1"));
+}
+
+#[test]
+fn whoever_asks_tells_no_address_of_anothers() {
+    let no_v6 = Guard { addresses: [address(false, 1)].into(), ..full() };
+    for (kind, fixed) in [(135, 24), (133, 8)] {
+        let ask = |from: u8, mac: Mac| {
+            let message = [&[kind][..], &vec![0; fixed - 1], &[1, 1], &mac.0].concat();
+            icmpv6(address(true, from), &message, &[], 0)
+        };
+        for guard in [no_v6.clone(), Guard { any_source: true, ..full() }, unknown()] {
+            assert_eq!(check(&guard, &ask(9, OWN)), Err(Drop::SpoofedAddress), "known to be another's: {guard:?}");
+            assert_eq!(check(&guard, &ask(7, OWN)), Ok(()), "{guard:?}");
+        }
+        assert_eq!(check(&full(), &ask(7, OWN)), Err(Drop::SpoofedAddress));
+        assert_eq!(check(&full(), &ask(1, OWN)), Ok(()));
+        let by_mac = Guard { mac: Some(OWN), ..Guard::default() };
+        assert_eq!(check(&by_mac, &ask(9, OTHER)), Err(Drop::SpoofedAddress));
+        assert_eq!(check(&by_mac, &ask(9, OWN)), Ok(()), "which IP address is not asked");
+    }
+}
+
+#[test]
+fn fragments_and_padding_are_not_taken_for_the_header_that_they_are_not() {
+    for v6 in [false, true] {
+        let (from, to, ethertype) = (address(v6, 1), address(v6, 2), if v6 { 0x86dd } else { 0x0800 });
+        // Eight bytes of TCP, and behind the packet's end what would be the rest with ACK set.
+        let first = ip(v6, from, to, 6, Some(if v6 { 0 } else { 0x2000 }), &[0, 80, 0, 81, 0, 0, 0, 1]);
+        let padded = [&first[..], &[0, 0, 0, 0, 0x50, 0x10, 0, 0, 0, 0, 0, 0]].concat();
+        assert_eq!(content(&ethernet(OWN, 0, ethertype, &padded)), Content::Unreadable);
+        let second = ip(v6, from, to, 6, Some(1), &[0; 20]);
+        assert_eq!(content(&ethernet(OWN, 0, ethertype, &second)), Content::Unreadable);
+        let third = ip(v6, from, to, 6, Some(2), &[0; 20]);
+        assert!(matches!(content(&ethernet(OWN, 0, ethertype, &third)), Content::Ip(_)));
+        // A super-frame longer than its length field can say has 0 there.
+        let mut long = ip(v6, from, to, 6, None, &[0; 20]);
+        long[if v6 { 4..6 } else { 2..4 }].fill(0);
+        assert!(matches!(content(&ethernet(OWN, 0, ethertype, &long)), Content::Ip(_)));
+    }
+    // What a later fragment calls its protocol is looked at by nobody.
+    let second = ip(true, address(true, 1), address(true, 2), 17, Some(1), &[0; 20]);
+    assert_eq!(content(&ethernet(OWN, 0, 0x86dd, &second)), Content::Unreadable);
 }
