@@ -25,6 +25,10 @@
 //! A container that moved may have another MAC address than before, and its neighbours remember the old one. So each address
 //! says whether others may remember it differently: then they must be told ([`Output::Address`]). For that, what was
 //! withdrawn is remembered a while, [`FORMER`] of them; the same memory keeps sequence numbers going up across a gap.
+//!
+//! Of an address that is heard of for the first time, containers may know more than we do: they found it by asking, and it moved
+//! on before news of it came. So it counts as remembered differently too, but no faster than one each [`TELL_EVERY`]: a
+//! container hears each of these frames. Of those beyond, neighbours find out by themselves in half a minute (RFC 1122 §2.3.2.1).
 
 mod former;
 #[cfg(test)]
@@ -52,6 +56,11 @@ pub const FREEZE: Duration = Duration::from_secs(60);
 /// Claims in all, MAC and IP addresses counted apart: 65,536 attachments with three addresses each. It takes some 64 MiB, and
 /// only members that we trust can fill it. Those beyond it are not known here, which is counted.
 pub const MAX_CLAIMS: usize = 4 * 65_536;
+
+/// How often neighbours are told of an address that was never heard of before, in the mean: a frame to every port of its network.
+pub const TELL_EVERY: Duration = Duration::from_micros(15_625);
+/// So much of that at once: 128 addresses, as those of an engine that starts all its containers.
+pub const TELL_BURST: Duration = Duration::from_secs(2);
 
 /// What somebody can have, in one network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,7 +111,7 @@ pub enum Output {
         address: IpAddr,
         /// Whose it is.
         mac: Mac,
-        /// It was at another before: neighbours here may remember that and must be told.
+        /// It was at another before, or may have been: neighbours here may remember that and must be told.
         tell: bool,
     },
     /// Nobody has this IP address any more.
@@ -172,6 +181,8 @@ pub struct Stations {
     former: Former,
     outputs: VecDeque<Output>,
     refused: u64,
+    /// Until when [`TELL_EVERY`] is spent.
+    told_until: Duration,
 }
 
 impl Stations {
@@ -186,6 +197,7 @@ impl Stations {
             former: Former::default(),
             outputs: VecDeque::new(),
             refused: 0,
+            told_until: Duration::ZERO,
         }
     }
 
@@ -361,12 +373,12 @@ impl Stations {
         if after.is_none() {
             self.contests.remove(&key);
         }
-        self.put_out(key, before, after);
+        self.put_out(now, key, before, after);
         self.warn(now, key);
     }
 
     /// Says what follows from a change.
-    fn put_out(&mut self, (vni, subject): Key, before: Option<Claim>, after: Option<Claim>) {
+    fn put_out(&mut self, now: Duration, (vni, subject): Key, before: Option<Claim>, after: Option<Claim>) {
         if before == after {
             return;
         }
@@ -389,12 +401,25 @@ impl Stations {
             Subject::Address(address) => match after {
                 None => self.outputs.push_back(Output::NoAddress { vni, address }),
                 Some(new) if before.is_none_or(|old| old.mac != new.mac) => {
-                    let tell = before.or(former).is_some_and(|old| old.mac != new.mac);
+                    let tell = match before.or(former) {
+                        Some(old) => old.mac != new.mac,
+                        None => self.may_tell(now),
+                    };
                     self.outputs.push_back(Output::Address { vni, address, mac: new.mac.0, tell });
                 }
                 Some(_) => {}
             },
         }
+    }
+
+    /// Whether neighbours are told of an address that was never heard of before: see [`TELL_EVERY`].
+    fn may_tell(&mut self, now: Duration) -> bool {
+        let until = self.told_until.max(now) + TELL_EVERY;
+        let may = until <= now + TELL_BURST;
+        if may {
+            self.told_until = until;
+        }
+        may
     }
 
     /// Warns of a duplicate or a storm that was not warned of.
