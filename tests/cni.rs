@@ -21,7 +21,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use weft::control::request::PortStatus;
+use weft::control::request::{LeaseStatus, PortStatus};
 use weft::io::netns::Netns;
 use weft::lab::ping::Pinger;
 use weft::lab::{Lab, Stop};
@@ -188,7 +188,11 @@ fn twenty_containers_come_and_go_at_once_and_weft_gives_them_addresses() {
     assert!(taken.0 == 100 && taken.1.contains("cni:c0:eth0"), "{taken:?}");
     let mut elsewhere = Runtime::weft(&lab.dir().join("plugins"), &socket(&lab, 2), &json!({}));
     elsewhere.args.clone_from(&asking.args);
-    let taken = eventually("the other host knows", || elsewhere.add("c2", &containers[2].path(), "eth0").err());
+    eventually("the other host knows", || {
+        let leases: Vec<LeaseStatus> = weft(&socket(&lab, 2), "leases --json").json();
+        leases.iter().any(|lease| lease.address.to_string() == "10.32.101.9/16").then_some(())
+    });
+    let taken = elsewhere.add("c2", &containers[2].path(), "eth0").unwrap_err();
     assert!(taken.1.contains("10.32.101.9"), "{taken:?}");
     asking.del("c0", None, "eth0").unwrap();
     asking.add("c1", &containers[1].path(), "eth0").unwrap();
