@@ -452,6 +452,7 @@ impl<'t> Walk<'t> {
     fn allow(&mut self, section: &Section<'t>) -> Allow {
         let report = &mut self.report;
         section.at_most(report, "ports", MAX_RULE_PORTS);
+        section.not_empty(report, "ports", "leave it out to allow everything, or name what is allowed");
         let ports = section.read_list(report, "ports", str::parse).into_iter().take(MAX_RULE_PORTS);
         Allow {
             network: section.text(report, "network").unwrap_or_default().to_owned(),

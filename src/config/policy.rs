@@ -200,6 +200,9 @@ impl FromStr for Party {
         match text {
             "any" => Ok(Self::Any),
             "host" => Ok(Self::Host),
+            _ if ["any", "host"].contains(&text.to_ascii_lowercase().as_str()) => {
+                Err("'any' and 'host' are written in small letters")
+            }
             _ if text.contains('/') && !text.starts_with("netns:") => {
                 text.parse().map(Self::Addresses).map_err(|_| "not an address with a prefix length")
             }
@@ -248,7 +251,7 @@ mod tests {
         {
             assert_eq!(text.parse::<Party>().unwrap().to_string(), text);
         }
-        for wrong in ["", "label:tier", "10.32.0.0/33", "a b", "web/80"] {
+        for wrong in ["", "Any", "HOST", "label:tier", "10.32.0.0/33", "a b", "web/80"] {
             assert!(wrong.parse::<Party>().is_err(), "{wrong}");
         }
     }

@@ -165,6 +165,13 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// Reports a list that is there and says nothing.
+    pub(super) fn not_empty(&self, report: &mut Report<'_>, name: &str, remedy: &str) {
+        if matches!(self.values.get(name).map(Spanned::get_ref), Some(DeValue::Array(items)) if items.is_empty()) {
+            self.wrong(report, name, "is empty, so that this means nothing", remedy);
+        }
+    }
+
     fn items(&self, name: &str) -> &'t [Spanned<DeValue<'t>>] {
         match self.values.get(name).map(Spanned::get_ref) {
             Some(DeValue::Array(items)) => items,

@@ -74,7 +74,7 @@ impl<H: Host> Control<H> {
         done
     }
 
-    fn make_loose(&mut self, now: Instant, new: &docker::NewPort) -> Result<Mac, String> {
+    fn make_loose(&mut self, now: Instant, new: &docker::NewPort) -> Result<Mac, Denied> {
         let addresses = new.addresses.iter().map(|&cidr| PortAddress { cidr, gateway: None });
         let spec = config::Port {
             name: new.name.clone(),
@@ -96,6 +96,7 @@ impl<H: Host> Control<H> {
             let [a, b, c, d, e, f, ..] = self.host.random().to_le_bytes();
             Mac::local([a, b, c, d, e, f])
         });
+        new.mac.map_or(Ok(()), |mac| self.check_station(vni, mac))?;
         let port = self.new_port(vni, mac);
         let addresses: Vec<IpAddr> = new.addresses.iter().map(|cidr| cidr.address).collect();
         let sequence = self.stations.next_sequence(vni, mac, &addresses);
@@ -104,6 +105,12 @@ impl<H: Host> Control<H> {
         self.host.create_loose_port(&new)?;
         self.port_up(now, spec, origin, port, sequence, false);
         Ok(mac)
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        Self { may_pass: matches!(denied, Denied::Elsewhere(_)), reason: denied.reason() }
     }
 }
 
@@ -128,8 +135,7 @@ impl<H: Host> Member for Bridge<'_, H> {
             Ok(leased) => {
                 leased.first().copied().ok_or_else(|| "there is no address of this family".to_owned().into())
             }
-            Err(Denied::Elsewhere(reason)) => Err(Refusal { reason, may_pass: true }),
-            Err(Denied::Refused(reason)) => Err(reason.into()),
+            Err(denied) => Err(denied.into()),
         }
     }
 
@@ -162,8 +168,8 @@ impl<H: Host> Member for Bridge<'_, H> {
         }
     }
 
-    fn make_port(&mut self, port: &docker::NewPort) -> Result<Mac, String> {
-        self.control.make_loose(self.now, port)
+    fn make_port(&mut self, port: &docker::NewPort) -> Result<Mac, Refusal> {
+        self.control.make_loose(self.now, port).map_err(Refusal::from)
     }
 
     fn remove_port(&mut self, name: &str) {

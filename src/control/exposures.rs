@@ -147,9 +147,16 @@ impl<H: Host> Control<H> {
         let Expose { network, masquerade, .. } = expose.clone();
         let wanted = Exposure { network, addresses, auto, masquerade, asked_for: true };
         match self.set_exposure(now, wanted) {
-            Ok(()) => Response::Done(vec![self.describe_exposure(&expose.network)]),
+            Ok(()) => self.done_outside(self.describe_exposure(&expose.network), &expose.network),
             Err(reason) => Response::Refused(reason),
         }
+    }
+
+    /// What was done, and what keeps it from being of use.
+    pub(super) fn done_outside(&self, what: String, network: &str) -> Response {
+        let of_network = format!("network {network}: ");
+        let obstacles = self.host.obstacles().into_iter().filter(|text| text.starts_with(&of_network));
+        Response::Done(std::iter::once(what).chain(obstacles.map(|text| format!("warning: {text}"))).collect())
     }
 
     /// Exposes a network for what is published from it, if it is not.
@@ -223,9 +230,14 @@ impl<H: Host> Control<H> {
         }
         let published: Vec<String> = self.outside.publications.of(network).map(|p| p.host().to_string()).collect();
         if !published.is_empty() {
+            const SHOWN: usize = 5;
+            let more = match published.len().saturating_sub(SHOWN) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let first = published[..published.len().min(SHOWN)].join(", ");
             return Response::Refused(format!(
-                "network {network} is needed for what is published from it ({}): `weft unpublish` that first",
-                published.join(", ")
+                "network {network} is needed for what is published from it ({first}{more}): `weft unpublish` that first"
             ));
         }
         self.remove_exposure(now, network);
@@ -334,7 +346,8 @@ impl<H: Host> Control<H> {
     }
 
     pub(super) fn outside_warnings(&self) -> impl Iterator<Item = String> {
-        self.outside.problem.iter().cloned().chain(self.outside.publications.warnings())
+        let problem = self.outside.problem.iter().cloned();
+        problem.chain(self.outside.publications.warnings()).chain(self.host.obstacles())
     }
 
     /// The networks that this host has an address in.

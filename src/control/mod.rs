@@ -197,6 +197,8 @@ pub trait Host {
     /// # Errors
     /// One sentence; it does what it did before.
     fn set_rules(&mut self, rules: &nat::Rules) -> Result<(), String>;
+    /// What stands in the way of those rules: sentences that begin with the network.
+    fn obstacles(&self) -> Vec<String>;
     /// Keeps a port of this host free of others as long as it is published.
     ///
     /// # Errors

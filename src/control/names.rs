@@ -138,7 +138,10 @@ impl<H: Host> Control<H> {
         if add.addresses.is_empty() && add.services.is_empty() {
             return Err(format!("{name} would stand for nothing: give it --ip ADDRESS, or --srv PORT"));
         }
-        let is_no_host = |ip: &&IpAddr| ip.is_unspecified() || ip.is_multicast() || ip.is_loopback();
+        let is_no_host = |ip: &&IpAddr| {
+            let is_mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+            is_mapped || ip.is_unspecified() || ip.is_multicast() || ip.is_loopback()
+        };
         if let Some(wrong) = add.addresses.iter().find(is_no_host) {
             return Err(format!("{wrong} is not the address of a host that containers can reach: give another --ip"));
         }
@@ -229,6 +232,9 @@ impl<H: Host> Control<H> {
     fn name_below(&self, network: &str, name: &str) -> Result<(String, String), String> {
         let network = self.network(network).ok_or_else(|| self.no_network(network))?;
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        if name == network.naming.zone {
+            return Err(format!("'{name}' is the zone itself: give a name in it"));
+        }
         let below = name.strip_suffix(&network.naming.zone).and_then(|name| name.strip_suffix('.'));
         let name = below.unwrap_or(&name);
         if is_host_name(name) {

@@ -179,6 +179,21 @@ impl<H: Host> Control<H> {
         Ok(())
     }
 
+    /// Whether a MAC address that somebody asked for is not another member's. One that is gone is not counted.
+    ///
+    /// # Errors
+    /// Whose it is.
+    pub(super) fn check_station(&self, vni: u32, mac: Mac) -> Result<(), Denied> {
+        let mut there = self.others().filter(|view| view.alive);
+        let found = there.find_map(|view| {
+            let attached = view.facts.attachments.iter().find(|known| (known.vni, known.mac) == (vni, mac))?;
+            Some(format!("{} of member '{}'", attached.name, view.name()))
+        });
+        found.map_or(Ok(()), |owner| {
+            Err(Denied::Elsewhere(format!("the MAC address {mac} belongs to {owner}: choose another, or none")))
+        })
+    }
+
     pub(super) fn no_network(&self, name: &str) -> String {
         let names: Vec<_> = self.config.networks.iter().map(|network| network.name.as_str()).collect();
         format!("there is no network '{name}' here; this member has: {}", names.join(", "))
@@ -197,6 +212,7 @@ impl<H: Host> Control<H> {
             let [a, b, c, d, e, f, ..] = self.host.random().to_le_bytes();
             Mac::local([a, b, c, d, e, f])
         });
+        spec.mac.map_or(Ok(()), |mac| self.check_station(vni, mac))?;
         let leases = self.lease_port(now, spec)?;
         let port = self.new_port(vni, mac);
         let addresses: Vec<IpAddr> = leases.addresses.iter().map(|address| address.cidr.address).collect();

@@ -154,7 +154,7 @@ impl<H: Host> Control<H> {
     /// `weft publish`.
     pub fn publish_port(&mut self, now: Instant, publish: &Publish) -> Response {
         match self.try_publish(now, publish) {
-            Ok(sentence) => Response::Done(vec![sentence]),
+            Ok(sentence) => self.done_outside(sentence, &publish.network),
             Err(reason) => Response::Refused(reason),
         }
     }

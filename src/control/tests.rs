@@ -113,6 +113,7 @@ impl Plane {
             remembered: BTreeSet::new(),
             host_records,
             rules: Rules::default(),
+            obstacles: Vec::new(),
             held: BTreeSet::new(),
             probed: Vec::new(),
             names: BTreeMap::new(),

@@ -119,7 +119,7 @@ pub trait Member {
     ///
     /// # Errors
     /// What is in the way: one sentence.
-    fn make_port(&mut self, port: &NewPort) -> Result<Mac, String>;
+    fn make_port(&mut self, port: &NewPort) -> Result<Mac, Refusal>;
     /// Removes a port, wherever its interface is; one that is gone is no error.
     fn remove_port(&mut self, name: &str);
     /// Removes a TAP of this name from the host's namespace, if there is one.
@@ -144,7 +144,7 @@ pub trait Member {
 pub struct Refusal {
     /// One sentence.
     pub reason: String,
-    /// Whether that may have changed in a moment: another host has an address, as far as is known here.
+    /// Whether that may have changed in a moment: another host has what was asked for, as far as is known here.
     pub may_pass: bool,
 }
 

@@ -153,7 +153,7 @@ impl Driver {
         mac: Option<Mac>,
         claimed: Vec<IpAddr>,
         member: &mut impl Member,
-    ) -> Result<Mac, String> {
+    ) -> Result<Mac, Refusal> {
         let (port, source) = (format!("{HOLDER}{}", short(&asked.id)), source(&asked.id));
         let new = NewPort {
             name: port.clone(),
@@ -177,7 +177,7 @@ impl Driver {
         };
         if let Err(reason) = member.keep(&Record::Endpoint(endpoint.clone())) {
             member.remove_port(&endpoint.port);
-            return Err(reason);
+            return Err(reason.into());
         }
         self.endpoints.insert(endpoint.id.clone(), endpoint);
         Ok(mac)

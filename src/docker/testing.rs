@@ -120,12 +120,12 @@ impl Member for Maps {
         });
     }
 
-    fn make_port(&mut self, port: &NewPort) -> Result<Mac, String> {
+    fn make_port(&mut self, port: &NewPort) -> Result<Mac, Refusal> {
         if let Some(refusal) = &self.refusal {
-            return Err(refusal.clone());
+            return Err(refusal.clone().into());
         }
         if self.ports.contains_key(&port.name) {
-            return Err(format!("there is a port '{}' already", port.name));
+            return Err(format!("there is a port '{}' already", port.name).into());
         }
         self.ports.insert(port.name.clone(), (port.clone(), Place::Host));
         Ok(port.mac.unwrap_or(Mac([2, 0, 0, 0, 0, 9])))

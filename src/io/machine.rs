@@ -433,6 +433,10 @@ impl Host for Machine {
         self.side.set_rules(rules, &self.store)
     }
 
+    fn obstacles(&self) -> Vec<String> {
+        self.side.warnings()
+    }
+
     fn hold_port(&mut self, port: HostPort) -> Result<(), String> {
         self.side.hold(port)
     }
@@ -466,9 +470,7 @@ impl Host for Machine {
     }
 
     fn machine(&self) -> MachineReport {
-        let mut report = self.report.clone();
-        report.warnings.extend(self.side.warnings());
-        report
+        self.report.clone()
     }
 }
 

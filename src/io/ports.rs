@@ -52,6 +52,9 @@ pub enum PortError {
          run it in another mode (none, bridge, or a network of its own), or give the host itself an address with `weft expose`"
     )]
     HostMode(String),
+    /// The namespace is the daemon's own.
+    #[error("{0} is the host's own: give the host an address with `weft expose`")]
+    HostsOwn(String),
     /// Another interface has the name.
     #[error("interface {ifname} already exists in {place} ({kind}): choose another name with --ifname")]
     NameTaken {
@@ -147,28 +150,30 @@ pub struct Located {
 /// # Errors
 /// [`PortError`]: no such process, path or container, or it may not be entered.
 pub fn locate(target: &Target, sockets: &[PathBuf]) -> Result<Located, PortError> {
-    match target {
-        Target::Host => {
-            let netns = Netns::current().map_err(PortError::Namespace)?;
-            Ok(Located { netns, via: Via::Host, place: "the host".to_owned() })
-        }
-        Target::Pid(pid) => locate_process(*pid, format!("the namespace of process {pid}")),
+    let host = Netns::current().map_err(PortError::Namespace)?;
+    let located = match target {
+        Target::Host => return Ok(Located { netns: host, via: Via::Host, place: "the host".to_owned() }),
+        Target::Pid(pid) => locate_process(*pid, format!("the namespace of process {pid}"))?,
         Target::Netns(path) => {
             let netns = Netns::open(path).map_err(PortError::Namespace)?;
-            Ok(Located { netns, via: Via::Path(path.clone()), place: format!("namespace {}", path.display()) })
+            Located { netns, via: Via::Path(path.clone()), place: format!("namespace {}", path.display()) }
         }
         Target::Container(name) => {
             let running = container::resolve(name, sockets)?;
             let mut located = locate_process(running.pid, format!("container {name}"))?;
-            if located.netns.id() == Netns::current().map_err(PortError::Namespace)?.id() {
-                return Err(PortError::HostMode(name.clone()));
-            }
             if let Via::Process { engine, .. } = &mut located.via {
                 *engine = Some(running.engine);
             }
-            Ok(located)
+            located
         }
+    };
+    if located.netns.id() == host.id() {
+        return Err(match target {
+            Target::Container(name) => PortError::HostMode(name.clone()),
+            _ => PortError::HostsOwn(located.place),
+        });
     }
+    Ok(located)
 }
 
 fn locate_process(pid: i32, place: String) -> Result<Located, PortError> {

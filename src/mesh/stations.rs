@@ -403,7 +403,8 @@ impl Stations {
                 Some(new) if before.is_none_or(|old| old.mac != new.mac) => {
                     let tell = match before.or(former) {
                         Some(old) => old.mac != new.mac,
-                        None => self.may_tell(now),
+                        // What is ours our port announces itself.
+                        None => new.member.0 != self.us && self.may_tell(now),
                     };
                     self.outputs.push_back(Output::Address { vni, address, mac: new.mac.0, tell });
                 }

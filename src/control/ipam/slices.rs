@@ -62,7 +62,7 @@ impl<H: Host> Control<H> {
     }
 
     /// The other members, also those that are not there now.
-    pub(super) fn others(&self) -> impl Iterator<Item = MemberView<'_>> {
+    pub(in crate::control) fn others(&self) -> impl Iterator<Item = MemberView<'_>> {
         self.members.membership.members().filter(|view| view.key != self.identity.key)
     }
 

@@ -385,6 +385,22 @@ fn an_address_by_hand_waits_for_members_of_before_and_not_for_long() {
 }
 
 #[test]
+fn a_mac_address_that_another_member_has_is_refused_and_may_be_free_in_a_moment() {
+    let mut plane = Plane::new(&sliced());
+    beta_says(&mut plane, &["10.32.0.5"]);
+    let mut attach = Attach::new(Target::Pid(1), "blue");
+    attach.mac = Some(mac(9));
+    let refused = plane.control.attach(plane.now, &attach, &1);
+    assert!(
+        matches!(&refused, Response::Absent(why) if why.contains("belongs to db:eth1 of member 'beta'")),
+        "{refused:?}"
+    );
+    assert_eq!(leases(&plane).len(), 1, "beta's");
+    beta_goes(&mut plane);
+    plane.attach(1, |attach| attach.mac = Some(mac(9))).unwrap();
+}
+
+#[test]
 fn an_address_that_moved_away_is_not_taken_back_by_asking_for_any() {
     let mut plane = Plane::new(&sliced());
     let v6 = Wish::Auto { v4: false, v6: true };

@@ -53,6 +53,7 @@ pub(super) struct Fake {
     pub(super) remembered: BTreeSet<String>,
     pub(super) host_records: BTreeMap<String, exposures::Record>,
     pub(super) rules: Rules,
+    pub(super) obstacles: Vec<String>,
     pub(super) held: BTreeSet<HostPort>,
     pub(super) probed: Vec<SocketAddr>,
     pub(super) names: BTreeMap<(String, String), AddedName>,
@@ -220,6 +221,10 @@ impl Host for Fake {
                 Ok(())
             }
         }
+    }
+
+    fn obstacles(&self) -> Vec<String> {
+        self.obstacles.clone()
     }
 
     fn hold_port(&mut self, port: HostPort) -> Result<(), String> {

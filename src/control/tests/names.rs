@@ -161,6 +161,8 @@ fn names_are_added_and_removed_and_kept() {
         ("a..b", &["192.0.2.7"], "'a..b' cannot be a name"),
         ("db", &["127.0.0.1"], "127.0.0.1"),
         ("db", &["224.0.0.1"], "224.0.0.1"),
+        ("db", &["::ffff:127.0.0.1"], "::ffff:127.0.0.1"),
+        ("Blue.weft.", &["192.0.2.7"], "the zone itself"),
     ] {
         let reason = add(&mut plane, name, addresses, &[]).unwrap_err();
         assert!(reason.contains(part), "{reason}");

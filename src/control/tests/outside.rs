@@ -69,6 +69,16 @@ fn an_exposed_network_has_a_port_of_the_host_until_it_is_hidden() {
     let mut plane = Plane::new(FILE);
     let said = expose(&mut plane, "blue", &["10.32.0.2/16"], false).unwrap();
     assert!(said.contains("this host has 10.32.0.2/16 in it, on weft-blue") && !said.contains("outside"), "{said}");
+    plane.control.host.obstacles =
+        ["blue: chain FORWARD drops", "red: another"].map(|o| format!("network {o}")).into();
+    let Response::Done(lines) = plane
+        .control
+        .expose(plane.now, &Expose { network: "blue".into(), addresses: vec![], auto: false, masquerade: false })
+    else {
+        panic!("refused");
+    };
+    assert_eq!(lines[1..], ["warning: network blue: chain FORWARD drops"]);
+    plane.control.host.obstacles.clear();
     let port = plane.port("expose:blue").unwrap();
     let told = (port.ifname.as_str(), port.target.as_str(), port.origin.as_str(), port.state.as_str());
     assert_eq!(told, ("weft-blue", "host", "expose", "up"));

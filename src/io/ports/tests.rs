@@ -177,6 +177,19 @@ fn a_port_arrives_complete_and_carries_frames() {
 }
 
 #[test]
+fn the_hosts_own_namespace_is_no_containers() {
+    as_daemon(|| {
+        let child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let neighbour = Container(child);
+        let by_path = Target::Netns(format!("/proc/{}/ns/net", neighbour.pid()).into());
+        for target in [Target::Pid(neighbour.pid()), by_path] {
+            let error = locate(&target, &[]).unwrap_err().to_string();
+            assert!(error.contains("is the host's own") && error.contains("weft expose"), "{error}");
+        }
+    });
+}
+
+#[test]
 fn a_port_for_the_host_stays_where_it_was_made() {
     as_daemon(|| {
         let spec = spec(Target::Host, &["10.9.0.1/24"]);

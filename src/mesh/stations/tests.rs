@@ -226,7 +226,7 @@ fn a_number_at_the_end_of_its_range_stays_there() {
 
 #[test]
 fn what_is_ours_comes_and_goes_one_by_one() {
-    let (mut ours, mut all) = (Stations::new(GAMMA), Stations::new(ALPHA));
+    let (mut ours, mut all) = (Stations::new(GAMMA), Stations::new(GAMMA));
     let lists = [vec![(1, 1, 0)], vec![(1, 1, 0), (2, 2, 3)], vec![(1, 5, 1), (2, 2, 3)], vec![(2, 2, 3)], vec![]];
     ours.attach(START, "gamma", attachment(1, 1, 0));
     for (step, list) in lists.into_iter().enumerate() {
