@@ -72,7 +72,7 @@ fn stderr(output: &Output) -> String {
 fn port(state: &str) -> String {
     format!(
         r#"{{"name":"web:eth1","network":"blue","state":"{state}","target":"web","ifname":"eth1",
-        "mac":"02:42:0a:20:00:05","addresses":["10.32.0.5/16@10.32.0.1","fd00:32::5/64"],"mtu":1500,"origin":"attach",
+        "mac":"02:42:0a:20:00:05","addresses":["10.32.0.5/16@10.32.0.1","fd00:32::5/64"],"names":["web","www","shop","cart"],"mtu":1500,"origin":"attach",
         "rx_frames":3,"rx_bytes":300,"tx_frames":2,"tx_bytes":2000000,"drops":7}}"#
     )
 }
@@ -92,9 +92,9 @@ fn a_question_becomes_a_table_or_json_of_the_same_data() {
     let table = place.weft(&["ports"]);
     assert_eq!(
         stdout(&table),
-        "NAME      NETWORK  STATE  TARGET  INTERFACE  MAC                ADDRESSES                              MTU  \
+        "NAME      NETWORK  STATE  TARGET  INTERFACE  MAC                ADDRESSES                             NAMES            MTU  \
          FROM     SENT  RECEIVED  DROPS\n\
-         web:eth1  blue     up     web     eth1       02:42:0a:20:00:05  10.32.0.5/16@10.32.0.1,fd00:32::5/64  1500  \
+         web:eth1  blue     up     web     eth1       02:42:0a:20:00:05  10.32.0.5/16@10.32.0.1,fd00:32::5/64  web,www,shop+1  1500  \
          attach  300 B   1.9 MiB      7\n"
     );
     let json = place.weft(&["ports", "--json"]);

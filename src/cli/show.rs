@@ -203,6 +203,7 @@ fn ports(ports: &[PortStatus]) -> String {
         "INTERFACE",
         "MAC",
         "ADDRESSES",
+        "NAMES",
         ">MTU",
         "FROM",
         ">SENT",
@@ -218,6 +219,7 @@ fn ports(ports: &[PortStatus]) -> String {
             port.ifname.clone(),
             maybe(port.mac),
             list(&port.addresses, ","),
+            first(&port.names),
             port.mtu.to_string(),
             port.origin.clone(),
             bytes(port.rx_bytes),
@@ -226,6 +228,14 @@ fn ports(ports: &[PortStatus]) -> String {
         ]);
     }
     table.render()
+}
+
+/// As many names as fit a line; with `--json` all.
+fn first(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = list(&names[..names.len() - more], ",");
+    if more == 0 { shown } else { format!("{shown}+{more}") }
 }
 
 fn networks(networks: &[NetworkStatus]) -> String {

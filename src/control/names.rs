@@ -94,7 +94,7 @@ impl<H: Host> Control<H> {
     }
 
     /// What a port is called.
-    fn names_of_port(&self, entry: &PortEntry) -> Vec<String> {
+    pub(super) fn names_of_port(&self, entry: &PortEntry) -> Vec<String> {
         match (self.names.given.get(&entry.spec.name), &entry.spec.target) {
             (Some(given), _) => given.clone(),
             (None, Target::Container(name)) if entry.spec.names.is_empty() => {

@@ -210,6 +210,7 @@ impl<H: Host> Control<H> {
             ifname: entry.spec.ifname.clone(),
             mac,
             addresses: self.addresses_of(&entry.spec),
+            names: self.names_of_port(entry),
             labels: entry.spec.labels.clone(),
             mtu: self.network(&entry.spec.network).map_or(0, |network| self.mtu_of(&entry.spec.name, network)),
             origin: match entry.origin {

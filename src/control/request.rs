@@ -478,6 +478,9 @@ pub struct PortStatus {
     pub mac: Option<Mac>,
     /// Its addresses.
     pub addresses: Vec<PortAddress>,
+    /// The names that it answers to in its network.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// By what policies may know it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

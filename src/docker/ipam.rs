@@ -82,6 +82,13 @@ impl Driver {
                     }
                 }
             }
+            (None, None) if asked.v6 => {
+                return Err(format!(
+                    "Docker asks for an IPv6 pool (--ipv6): give the network's IPv6 subnet as a second --subnet, or {how}; \
+                     this host has {}",
+                    options::listed(networks)
+                ));
+            }
             (None, None) => {
                 return Err(format!(
                     "which network is meant? Say it with {how}, or give its --subnet; this host has {}",

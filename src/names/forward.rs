@@ -50,8 +50,8 @@ pub const MAX_STREAMS: usize = 64;
 /// What has to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output<T> {
-    /// Send this datagram, from a port that is hard to guess, and tell [`Forwarder::sent`] by which; what comes back goes to
-    /// [`Forwarder::datagram`].
+    /// Send this datagram, from a port that is hard to guess, and tell [`Forwarder::sent`] by which, or [`Forwarder::unsent`]; what
+    /// comes back goes to [`Forwarder::datagram`].
     Datagram {
         /// Which question.
         exchange: u64,
@@ -261,6 +261,13 @@ impl<T> Forwarder<T> {
         }
     }
 
+    /// The question that was to be sent last could not be: there is no way to its resolver. Another may be reachable.
+    pub fn unsent(&mut self, now: Duration, exchange: u64) {
+        let Some(asked) = self.exchanges.get(&exchange).and_then(|exchange| exchange.asked.last()) else { return };
+        avoid(&mut self.resolvers, asked.to, now);
+        self.failed(now, exchange, None);
+    }
+
     /// A datagram arrived on this socket. It is an answer only if the question left by the same one (RFC 5452 §9.1).
     pub fn datagram(&mut self, now: Duration, from: SocketAddr, by: usize, bytes: &[u8]) {
         let id = bytes.first_chunk().map(|id| u16::from_be_bytes(*id));
@@ -308,9 +315,8 @@ impl<T> Forwarder<T> {
                 self.over_stream(now, number, None);
                 continue;
             }
-            let silent = exchange.asked.last().map(|asked| asked.to);
-            for resolver in self.resolvers.iter_mut().filter(|resolver| Some(resolver.address) == silent) {
-                resolver.avoided_until = now + AVOIDED;
+            if let Some(silent) = exchange.asked.last() {
+                avoid(&mut self.resolvers, silent.to, now);
             }
             self.try_next(now, number);
         }
@@ -459,5 +465,12 @@ impl<T> Forwarder<T> {
                 return id;
             }
         }
+    }
+}
+
+/// A resolver comes last for a while.
+fn avoid(resolvers: &mut [Resolver], address: SocketAddr, now: Duration) {
+    for resolver in resolvers.iter_mut().filter(|resolver| resolver.address == address) {
+        resolver.avoided_until = now + AVOIDED;
     }
 }

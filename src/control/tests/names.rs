@@ -68,6 +68,7 @@ fn a_container_has_its_own_name_or_those_it_is_given_for_as_long_as_it_is_there(
     plane.control.set_port_names(plane.now, "web", vec!["Shop_1".into(), "www.example".into(), "--".into()]);
     assert_eq!(addresses(&mut plane, "web"), None);
     assert_eq!(addresses(&mut plane, "shop_1"), here("10.32.0.5"));
+    assert_eq!(plane.port("web").unwrap().names, ["shop_1", "www.example"]);
     assert_eq!(addresses(&mut plane, "www.example"), here("10.32.0.5"));
     let id = plane.id("web");
     plane.control.host.dead.insert(id);

@@ -32,6 +32,7 @@ fn pools_are_found_by_option_or_by_subnet_and_refused_with_a_remedy() {
         ("", "", json!({ "network": ["red"] }), false, "must be a text"),
         ("", "", json!({ "netwrok": "red" }), false, "'netwrok'"),
         ("", "", red(), true, "no IPv6 subnet"),
+        ("", "", json!({}), true, "IPv6 subnet as a second --subnet"),
         ("", "", json!({ "network": "plain" }), false, "no IPv4 subnet"),
         ("10.40.0.0/25", "", red(), false, "10.40.0.0/25 is no subnet"),
         ("10.99.0.0/16", "", json!({}), false, "10.99.0.0/16 is no subnet"),

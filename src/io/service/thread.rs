@@ -185,8 +185,9 @@ impl Thread {
                 match output {
                     Output::Datagram { exchange, to, bytes } => {
                         let random = self.random();
-                        if let Some(by) = self.upstream.send(now, to, &bytes, random) {
-                            self.forwarder.sent(exchange, by);
+                        match self.upstream.send(now, to, &bytes, random) {
+                            Some(by) => self.forwarder.sent(exchange, by),
+                            None => self.forwarder.unsent(now, exchange),
                         }
                     }
                     Output::Stream { exchange, to, bytes } => {

@@ -67,7 +67,7 @@ impl Upstream {
         Self { registry, sockets: VecDeque::new(), streams: HashMap::new(), next: FIRST, buffer, ready: Vec::new() }
     }
 
-    /// Sends a question; returns the socket it left by. That it cannot be sent is as if it were lost on the way.
+    /// Sends a question; returns the socket it left by, or nothing if there is no way there.
     pub(super) fn send(&mut self, now: Duration, to: SocketAddr, question: &[u8], random: u64) -> Option<usize> {
         let is_v4 = to.is_ipv4();
         let usable = |socket: &Socket| socket.is_v4 == is_v4 && now < socket.until;
@@ -86,10 +86,15 @@ impl Upstream {
         if socket.uses >= USES {
             socket.until = now;
         }
-        if let Err(error) = socket.socket.send_to(question, to) {
-            tracing::debug!("cannot ask {to}: {error}");
+        match socket.socket.send_to(question, to) {
+            Ok(_) => Some(socket.token),
+            // The kernel has no room at the moment: as if it were lost on the way.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Some(socket.token),
+            Err(error) => {
+                tracing::debug!("cannot ask {to}: {error}");
+                None
+            }
         }
-        Some(socket.token)
     }
 
     /// Opens a socket; returns its place.

@@ -85,6 +85,8 @@ struct World {
     forwarder: Forwarder<u32>,
     now: Duration,
     datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// Resolvers that nothing can be sent to.
+    no_way: Vec<SocketAddr>,
     streams: Vec<(u64, SocketAddr, Vec<u8>)>,
     closed: Vec<u64>,
     answers: Vec<(u32, Message<Vec<u8>>)>,
@@ -94,13 +96,16 @@ impl World {
     fn new(resolvers: &[&str]) -> Self {
         let mut forwarder = Forwarder::new([7; 32]);
         forwarder.set_resolvers(resolvers.iter().map(|text| at(text)).collect());
-        let (datagrams, streams, closed, answers) = Default::default();
-        Self { forwarder, now: ms(1000), datagrams, streams, closed, answers }
+        let (datagrams, no_way, streams, closed, answers) = Default::default();
+        Self { forwarder, now: ms(1000), datagrams, no_way, streams, closed, answers }
     }
 
     fn collect(&mut self) {
         while let Some(output) = self.forwarder.poll_output() {
             match output {
+                Output::Datagram { exchange, to, .. } if self.no_way.contains(&to) => {
+                    self.forwarder.unsent(self.now, exchange);
+                }
                 Output::Datagram { exchange, to, bytes } => {
                     self.forwarder.sent(exchange, OURS);
                     self.datagrams.push((to, bytes));
@@ -271,6 +276,21 @@ fn a_resolver_that_fails_gives_way_at_once_and_no_name_is_an_answer() {
     let sent = world.sent();
     world.arrive(at(FIRST), &response(&sent[0].1, Says::NoName(5)));
     assert_eq!(world.answer(), Some((1, Rcode::NXDOMAIN, vec![])));
+}
+
+#[test]
+fn a_resolver_that_there_is_no_way_to_costs_no_time() {
+    let mut world = World::new(&[FIRST, SECOND]);
+    world.no_way = vec![at(FIRST)];
+    world.ask(1, "example.org");
+    assert_eq!(world.sent()[0].0, at(SECOND));
+    world.no_way.push(at(SECOND));
+    world.ask(2, "example.net");
+    assert_eq!(world.answer(), Some((2, Rcode::SERVFAIL, vec![])));
+    // There is one again, which is found out as soon as somebody asks.
+    world.no_way.clear();
+    world.ask(3, "example.com");
+    assert_eq!(world.sent()[0].0, at(FIRST));
 }
 
 #[test]
