@@ -13,7 +13,7 @@ use common::place::{self, lab, path_of, spec};
 use common::{SOON, eventually};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use support::raw::{Raw, frame, udp_frame};
@@ -106,11 +106,22 @@ fn a_container_cannot_pass_for_another_nor_for_a_router() {
     };
     let mut tagged = udp(out.mac, 3, [7, 7], lie);
     tagged.splice(12..12, [0x81, 0, 0, 0]);
-    let mut advertisement = vec![0x60, 0, 0, 0, 0, 16 + lie.len() as u8, 58, 255];
-    advertisement.extend("fe80::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
-    advertisement.extend("ff02::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
-    advertisement.extend([134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
-    advertisement.extend(lie);
+    let six = |from: &str, next: u8, payload: &[&[u8]]| {
+        let [from, to] = [from, "ff02::1"].map(|text| text.parse::<Ipv6Addr>().unwrap().octets());
+        let payload = [&payload.concat(), &lie[..]].concat();
+        let packet = [&[0x60, 0, 0, 0, 0, payload.len() as u8, next, 255][..], &from, &to, &payload].concat();
+        frame(all, out.mac, 0x86dd, &packet)
+    };
+    // Neighbour advertisements, solicitations, redirects and router advertisements differ in what follows their type.
+    let [own, others] = ["fd77::1:1", "fd77::1:3"].map(|text| text.parse::<Ipv6Addr>().unwrap().octets());
+    let advertise = |of: &[u8], mac: Mac| six("fd77::1:1", 58, &[&[136, 0, 0, 0, 32, 0, 0, 0], of, &[2, 1], &mac.0]);
+    let router = six("fe80::1", 58, &[&[134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0]]);
+    let redirect = six("fe80::1", 58, &[&[137, 0, 0, 0, 0, 0, 0, 0], &own, &others]);
+    let fragment =
+        six("fd77::1:1", 44, &[&[58, 0, 0, 1, 0, 0, 0, 9, 136, 0, 0, 0, 32, 0, 0, 0], &others, &[2, 1], &out.mac.0]);
+    // Behind a hop-by-hop header with nothing in it.
+    let behind =
+        six("fd77::1:1", 0, &[&[58, 0, 1, 4, 0, 0, 0, 0, 136, 0, 0, 0, 32, 0, 0, 0], &others, &[2, 1], &out.mac.0]);
     let lies = [
         ("foreign_mac", &out, udp(away.mac, 3, [7, 7], lie)),
         ("foreign_mac", &out, udp(Mac([2, 9, 9, 9, 9, 9]), 1, [7, 7], lie)),
@@ -122,7 +133,13 @@ fn a_container_cannot_pass_for_another_nor_for_a_router() {
         ("spoofed_address", &plain, arp(plain.mac, 3)),
         ("rogue_dhcp", &out, udp(out.mac, 1, [67, 68], lie)),
         ("rogue_dhcp", &plain, udp(plain.mac, 66, [67, 68], lie)),
-        ("rogue_router", &out, frame(all, out.mac, 0x86dd, &advertisement)),
+        ("rogue_router", &out, router),
+        ("rogue_router", &out, redirect),
+        ("spoofed_address", &out, six("fd77::1:3", 17, &[&[0, 7, 0, 7, 0, 8, 0, 0]])),
+        ("spoofed_address", &out, advertise(&others, out.mac)),
+        ("spoofed_address", &out, advertise(&own, away.mac)),
+        ("spoofed_address", &out, behind),
+        ("unreadable", &out, fragment),
     ];
     for (reason, from, bytes) in &lies {
         let before = status(&lab, 1);
