@@ -12,6 +12,7 @@ use crate::switch::topology::Port;
 use crate::wire::announce;
 use crate::wire::ethernet::Mac;
 use crate::wire::key::PublicKey;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -21,9 +22,14 @@ impl<H: Host> Control<H> {
         self.attachments.values()
     }
 
-    /// A member says that it has these attachments and no others; none when it is gone.
+    /// A member says that it has these attachments and no others; none when it is gone. What it says of networks that the file keeps it
+    /// out of does not count.
     pub fn member_has(&mut self, now: Instant, member: PublicKey, name: &str, attachments: &[Attachment]) {
-        self.stations.set(self.elapsed(now), member, name, attachments);
+        let mut attachments = Cow::Borrowed(attachments);
+        if let Some(admitted) = self.kept_to(&member) {
+            attachments.to_mut().retain(|attachment| admitted.contains(&attachment.vni));
+        }
+        self.stations.set(self.elapsed(now), member, name, &attachments);
         self.policies.due = true;
         self.run_stations();
     }

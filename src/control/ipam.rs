@@ -203,7 +203,7 @@ impl<H: Host> Control<H> {
 
     /// Who has an address on another member. One that is gone is not counted.
     fn owner_elsewhere(&self, vni: u32, address: IpAddr) -> Option<String> {
-        let mut there = self.others().filter(|view| view.alive);
+        let mut there = self.others_in(vni).filter(|view| view.alive);
         there.find_map(|view| {
             let (_, holder) = claims_in(view, vni).find(|(ip, _)| *ip == address)?;
             Some(format!("{holder} of member '{}'", view.name()))
@@ -411,7 +411,7 @@ impl<H: Host> Control<H> {
 
     /// Addresses of our slices that others have: members, also those that are `gone` or not, and ports of the file that wait.
     fn taken(&self, space: &Space, what: &Wanted<'_>, network: &str, gone: bool) -> BTreeSet<IpAddr> {
-        let known = self.others().filter(|view| gone || view.alive);
+        let known = self.others_in(what.vni).filter(|view| gone || view.alive);
         let claimed = known.flat_map(|view| claims_in(view, what.vni).map(|(ip, _)| ip).collect::<Vec<_>>());
         let before = self.claimed_before(what.vni, space).filter(|_| gone);
         let waiting =

@@ -184,7 +184,7 @@ impl<H: Host> Control<H> {
     /// # Errors
     /// Whose it is.
     pub(super) fn check_station(&self, vni: u32, mac: Mac) -> Result<(), Denied> {
-        let mut there = self.others().filter(|view| view.alive);
+        let mut there = self.others_in(vni).filter(|view| view.alive);
         let found = there.find_map(|view| {
             let attached = view.facts.attachments.iter().find(|known| (known.vni, known.mac) == (vni, mac))?;
             Some(format!("{} of member '{}'", attached.name, view.name()))

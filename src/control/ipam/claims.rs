@@ -52,7 +52,9 @@ impl<H: Host> Control<H> {
             is_anyone_there = true;
             let attached = facts.attachments.iter().flat_map(|had| had.addresses.iter().map(|ip| (had.vni, *ip)));
             let all = attached.chain(facts.leases.iter().map(|lease| (lease.vni, lease.address)));
-            let inside = all.filter(|(vni, ip)| is_ours(*vni, *ip));
+            let admitted = self.kept_to(&member);
+            let counts = |vni: &u32| admitted.as_ref().is_none_or(|networks| networks.contains(vni));
+            let inside = all.filter(|(vni, ip)| counts(vni) && is_ours(*vni, *ip));
             said.push((member, inside.map(|(vni, address)| Claim { member, vni, address }).collect()));
         }
         if is_anyone_there && self.elapsed(now) >= GRACE_UNSEEN {

@@ -66,6 +66,11 @@ impl<H: Host> Control<H> {
         self.members.membership.members().filter(|view| view.key != self.identity.key)
     }
 
+    /// Those of them whose word counts in a network.
+    pub(in crate::control) fn others_in(&self, vni: u32) -> impl Iterator<Item = MemberView<'_>> {
+        self.others().filter(move |view| self.kept_to(&view.key).is_none_or(|networks| networks.contains(&vni)))
+    }
+
     /// What members are told that no attachment says: addresses that no port has.
     pub(in crate::control) fn lease_facts(&self) -> Vec<LeaseFact> {
         let idle = self.addresses.leases.iter().filter(|held| held.state != State::Used);
@@ -164,7 +169,7 @@ impl<H: Host> Control<H> {
                     of.map(|fact| fact.slice).collect()
                 };
                 let has_it = |view: &MemberView<'_>| claims_in(*view, has.vni).any(|(address, _)| address == *ip);
-                let mut alive = self.others().filter(|view| view.alive);
+                let mut alive = self.others_in(has.vni).filter(|view| view.alive);
                 if let Some(view) = alive.find(|view| slices::yields(*ip, &ours, &theirs(view)) && has_it(view)) {
                     given_way.insert((has.vni, *ip));
                     told.push(format!(

@@ -85,6 +85,19 @@ fn what_a_member_has_is_in_the_fdb_and_answered_for_until_it_has_it_no_longer() 
 }
 
 #[test]
+fn what_a_member_says_of_a_network_that_it_is_kept_out_of_does_not_count() {
+    let kept = |networks: &str| {
+        Plane::new(&format!("{FILE}[[peer]]\nname = \"beta\"\npublic_key = \"{BETA}\"\nnetworks = [{networks}]\n"))
+    };
+    let mut plane = kept("\"red\"");
+    beta_has(&mut plane, &[(3, 3, 0)]);
+    assert_eq!((entry(&plane, 3), plane.switch.neighbours.lookup(VNI, ip(3))), (None, None));
+    let mut plane = kept("\"red\", \"blue\"");
+    beta_has(&mut plane, &[(3, 3, 0)]);
+    assert_eq!(entry(&plane, 3), at("peer beta", "mesh"));
+}
+
+#[test]
 fn who_hears_of_containers_by_the_mesh_is_not_told_frame_by_frame() {
     let mut plane = Plane::new(&format!("{FILE}[[peer]]\nname = \"beta\"\npublic_key = \"{BETA}\"\n"));
     let peer = plane.switch.topology().peer_by_key(&beta()).unwrap().clone();
