@@ -162,6 +162,10 @@ impl<H: Host> Control<H> {
             self.remove_peer(now, id);
             return self.add_peer(now, config, origin);
         }
+        // What it says may count in other networks than before.
+        if old.networks.is_some() || config.networks.is_some() {
+            self.members.changed.insert(config.public_key);
+        }
         if old.path_mtu != config.path_mtu {
             self.add_link(now, id);
             self.watch_tunnels(now);

@@ -401,6 +401,27 @@ fn a_mac_address_that_another_member_has_is_refused_and_may_be_free_in_a_moment(
 }
 
 #[test]
+fn a_member_that_the_file_keeps_out_of_a_network_has_no_addresses_there_as_soon_as_it_does() {
+    let mut plane = Plane::new(&sliced());
+    beta_says(&mut plane, &["10.32.0.5"]);
+    let there = |plane: &mut Plane| {
+        plane.control.run_members(plane.now);
+        plane.switch.neighbours.lookup(100, "10.32.0.5".parse().unwrap()).is_some()
+    };
+    // What it said was taken in by hand.
+    plane.control.members.changed.insert(beta_key());
+    assert!(there(&mut plane));
+    let same = wanted("web", just("10.32.0.5"));
+    assert!(matches!(plane.control.try_lease(plane.now, &same), Err(Denied::Elsewhere(_))));
+    plane.reload(&sliced().replace("name = 'beta'", "name = 'beta'\nnetworks = []")).unwrap();
+    assert!(!there(&mut plane));
+    exactly(&mut plane, 1, "10.32.0.5/29").unwrap();
+    plane.detach("pid:1:eth1");
+    plane.reload(&sliced()).unwrap();
+    assert!(there(&mut plane));
+}
+
+#[test]
 fn an_address_that_moved_away_is_not_taken_back_by_asking_for_any() {
     let mut plane = Plane::new(&sliced());
     let v6 = Wish::Auto { v4: false, v6: true };
