@@ -145,17 +145,21 @@ fn kept_for(message: &Message<[u8]>) -> Option<u32> {
 
 type Data<'m> = AllRecordData<&'m [u8], ParsedName<&'m [u8]>>;
 
-/// The TTL and the data of a record whose data can be read. A TTL with the highest bit set is none (RFC 2181 §8).
+/// A TTL with the highest bit set is none (RFC 2181 §8).
+fn meant(ttl: Ttl) -> u32 {
+    Some(ttl.as_secs()).filter(|seconds| *seconds <= i32::MAX.unsigned_abs()).unwrap_or_default()
+}
+
+/// The TTL and the data of a record whose data can be read.
 fn readable(record: ParsedRecord<'_, [u8]>) -> Option<(u32, Data<'_>)> {
-    let ttl = record.ttl().as_secs();
-    let data = record.into_any_record::<Data<'_>>().ok()?.into_data();
-    Some((if ttl > i32::MAX.unsigned_abs() { 0 } else { ttl }, data))
+    let ttl = meant(record.ttl());
+    Some((ttl, record.into_any_record::<Data<'_>>().ok()?.into_data()))
 }
 
 /// A record that is older by some seconds.
 fn aged(record: ParsedRecord<'_, [u8]>, age: u32) -> Option<Record<ParsedName<&[u8]>, Data<'_>>> {
     let mut record = record.into_any_record::<Data<'_>>().ok()?;
-    record.set_ttl(Ttl::from_secs(record.ttl().as_secs().saturating_sub(age)));
+    record.set_ttl(Ttl::from_secs(meant(record.ttl()).saturating_sub(age)));
     Some(record)
 }
 

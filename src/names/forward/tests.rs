@@ -366,6 +366,15 @@ fn who_was_not_asked_is_not_heard() {
 }
 
 #[test]
+fn a_ttl_that_is_none_is_not_passed_on_as_a_long_one() {
+    let mut world = World::new(&[FIRST]);
+    world.ask(1, "example.org");
+    let sent = world.sent();
+    world.arrive(at(FIRST), &response(&sent[0].1, Says::Addresses(1, u32::MAX)));
+    assert_eq!(world.answer(), Some((1, Rcode::NOERROR, one(0))));
+}
+
+#[test]
 fn one_network_does_not_crowd_out_another() {
     let mut world = World::new(&[FIRST]);
     for n in 0..MAX_WAITING as u32 {
