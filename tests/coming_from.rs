@@ -161,7 +161,7 @@ fn every_option_and_key_that_the_page_mentions_exists() {
             let is_key = word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
                 && (code.contains(" = ") || word.contains('_') && !word.contains("docker"));
             // Docker's own, which weft's driver is given as Docker has them.
-            let is_dockers = ["--dns", "--dns-search", "--config-only"].contains(&word);
+            let is_dockers = ["--dns", "--dns-search"].contains(&word);
             let known = match word {
                 _ if word.starts_with("--") => is_dockers || helps.contains(word),
                 _ if is_key => CONFIGURATION.contains(&format!("| `{word}` |")),

@@ -11,7 +11,7 @@ use common::engine::{IMAGE, text, with_engines};
 use common::place::{self, spec};
 use common::{SOON, eventually};
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -216,15 +216,30 @@ fn containers_of_two_dockers_share_a_network() {
         let line =
             ["run", "-d", "--name", "front", "--network", "lan", "-p", "8080:80", IMAGE, "/bin/sh", "-c", serve];
         text(&one.command(&line).output().unwrap());
-        let port = world.lab.host(1).netns.run(|| {
-            eventually("the published port answers", || {
-                let mut stream = TcpStream::connect("127.0.0.1:8080").ok()?;
-                let mut said = String::new();
-                stream.read_to_string(&mut said).ok()?;
-                (said == "hello\n").then_some(())
-            });
-        });
-        port.unwrap();
+        let hello = |port: u16| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+            let mut said = String::new();
+            stream.read_to_string(&mut said).ok()?;
+            (said == "hello\n").then_some(())
+        };
+        let answers = |port| world.lab.host(1).netns.run(|| eventually("the published port answers", || hello(port)));
+        answers(8080).unwrap();
+        // And by weft, where it leads out.
+        one.run(&format!("{BLUE} -o gateway=weft out"));
+        let line =
+            ["run", "-d", "--name", "porch", "--network", "out", "-p", "8090:80", IMAGE, "/bin/sh", "-c", serve];
+        text(&one.command(&line).output().unwrap());
+        answers(8090).unwrap();
+        let said = one.refused(&format!("run --rm --network out -p 8090:80 {IMAGE} /bin/true"));
+        assert!(said.contains("8090") && said.contains("published"), "{said}");
+        let said = one.refused(&format!("run --rm --network out -p 80 {IMAGE} /bin/true"));
+        assert!(said.contains("weft chooses no port"), "{said}");
+        one.run("restart -t 0 porch");
+        answers(8090).unwrap();
+        one.run("rm -f porch");
+        let refused = world.lab.host(1).netns.run(|| TcpStream::connect("127.0.0.1:8090")).unwrap();
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        one.run("network rm out");
 
         for (docker, names) in [(one, "web inner front"), (two, "db")] {
             docker.run(&format!("rm -f {names}"));

@@ -335,7 +335,7 @@ pub struct Port {
     pub target: Target,
     /// The interface's name there, at most 15 bytes.
     pub ifname: String,
-    /// Its MAC address; `None` makes one up, kept across restarts.
+    /// Its MAC address; `None` makes one up, which it has again when its container is started again.
     pub mac: Option<Mac>,
     /// Its addresses.
     pub addresses: Vec<PortAddress>,

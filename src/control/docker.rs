@@ -1,14 +1,17 @@
 //! The member that Docker drives ([`docker::Driver`]) is this control plane: its networks, its leases, its ports.
 
 use super::ipam::Denied;
+use super::nat::Proto;
 use super::ports::{Origin, State};
-use super::request::{self, LeaseWanted};
+use super::request::{self, Backend, LeaseWanted, Publish};
 use super::{Control, Host, NewPort};
 use crate::config::{self, PortAddress, Target};
+use crate::docker::published::Published;
 use crate::docker::record::Record;
 use crate::docker::{self, Driver, Member, Place, Refusal, Reply, Wish};
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
+use crate::wire::service::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -48,7 +51,8 @@ impl<H: Host> Control<H> {
             Heard::Networks(ids) => self.with_docker(now, |driver, bridge| driver.networks_are(&ids, bridge)),
             Heard::Names(names) => {
                 for (endpoint, names) in names {
-                    if let Some(port) = self.docker.port_of(&endpoint).map(ToOwned::to_owned) {
+                    let port = self.with_docker(now, |driver, bridge| driver.named(&endpoint, &names, bridge));
+                    if let Some(port) = port {
                         self.set_port_names(now, &port, names);
                     }
                 }
@@ -172,8 +176,29 @@ impl<H: Host> Member for Bridge<'_, H> {
         self.control.make_loose(self.now, port).map_err(Refusal::from)
     }
 
+    fn publish(&mut self, wanted: &Published) -> Result<(), String> {
+        let publish = Publish {
+            network: wanted.network.clone(),
+            host_ip: Some(wanted.host_ip),
+            host_port: wanted.host_port,
+            proto: match wanted.protocol {
+                Protocol::Tcp => Proto::Tcp,
+                Protocol::Udp => Proto::Udp,
+            },
+            to: Backend::Address(wanted.address),
+            port: wanted.port,
+            holder: Some(wanted.holder.clone()),
+        };
+        self.control.try_publish(self.now, &publish).map(drop)
+    }
+
+    fn withdraw(&mut self, holder: &str) {
+        self.control.withdraw_held(self.now, holder);
+    }
+
     fn remove_port(&mut self, name: &str) {
         self.control.remove_port(self.now, name);
+        self.control.withdraw_held(self.now, name);
     }
 
     fn remove_interface(&mut self, ifname: &str) {

@@ -60,6 +60,8 @@ pub struct PortEntry {
     pub origin: Origin,
     /// Whether it exists.
     pub state: State,
+    /// The MAC address that it had when it existed last: a container that is started again has it again.
+    pub last_mac: Option<Mac>,
 }
 
 impl PortEntry {
@@ -92,7 +94,7 @@ impl<H: Host> Control<H> {
     /// A port is wanted as soon as its target is located.
     pub(super) fn want(&mut self, spec: config::Port, origin: Origin) {
         let state = State::Waiting("its target has not been found yet".to_owned());
-        self.ports.insert(spec.name.clone(), PortEntry { spec, origin, state });
+        self.ports.insert(spec.name.clone(), PortEntry { spec, origin, state, last_mac: None });
     }
 
     /// Tells the host which targets ports wait for.
@@ -208,7 +210,7 @@ impl<H: Host> Control<H> {
     ) -> Result<(), Denied> {
         let network = self.network(&spec.network).ok_or_else(|| format!("there is no network '{}'", spec.network))?;
         let (vni, mtu) = (network.vni, network.mtu);
-        let mac = spec.mac.unwrap_or_else(|| {
+        let mac = spec.mac.or_else(|| self.last_mac(vni, &spec.name)).unwrap_or_else(|| {
             let [a, b, c, d, e, f, ..] = self.host.random().to_le_bytes();
             Mac::local([a, b, c, d, e, f])
         });
@@ -224,6 +226,13 @@ impl<H: Host> Control<H> {
         }
         self.port_up(now, spec.clone(), origin, port, sequence, false);
         Ok(())
+    }
+
+    /// The MAC address that a port had before its container stopped, unless somebody has it by now.
+    fn last_mac(&self, vni: u32, name: &str) -> Option<Mac> {
+        let mac = self.ports.get(name)?.last_mac?;
+        let is_free = self.up_ports().all(|(_, port, used)| (port.vni, used) != (vni, mac));
+        (is_free && self.check_station(vni, mac).is_ok()).then_some(mac)
     }
 
     /// A port as the switch knows it, with an id of its own.
@@ -250,7 +259,13 @@ impl<H: Host> Control<H> {
         if let Some(Err(reason)) = mtu.map(|mtu| self.host.set_port_mtu(port.id, mtu)) {
             tracing::warn!("port {} keeps its MTU: {reason}", spec.name);
         }
+        let name = spec.name.clone();
         self.port_up(now, spec, origin, port, sequence, true);
+        // Docker may be away, and its containers are there all the same.
+        let names = self.docker.names_of(&name).to_vec();
+        if !names.is_empty() {
+            self.set_port_names(now, &name, names);
+        }
     }
 
     /// A port exists: made, or found again.
@@ -268,7 +283,9 @@ impl<H: Host> Control<H> {
         self.port_has(now, port.id, port.vni, &spec.name, &addresses);
         self.attached(now, &port, &spec.name, addresses.clone(), sequence);
         self.announcements.push(Announcement { due: now, left: ANNOUNCEMENTS, port: port.clone(), addresses });
-        let before = self.ports.insert(spec.name.clone(), PortEntry { spec, origin, state: State::Up { port } });
+        let before = self
+            .ports
+            .insert(spec.name.clone(), PortEntry { spec, origin, state: State::Up { port }, last_mac: None });
         let was_waiting = before.is_some();
         self.apply_static_entries();
         self.publish();
@@ -409,6 +426,9 @@ impl<H: Host> Control<H> {
             self.want(entry.spec, entry.origin);
         }
         if let State::Up { port } = entry.state {
+            if let Some(waiting) = self.ports.get_mut(name) {
+                waiting.last_mac = Some(port.mac);
+            }
             self.port_gone(now, &port, comes_back);
         }
         if !comes_back {

@@ -16,6 +16,7 @@ use super::ipam::outside;
 use super::nat::{Forward, HostPort, Proto};
 use super::request::{Backend, InstanceStatus, Outside, PublicationStatus, Publish, Response, Unpublish};
 use super::{Control, Host};
+use crate::docker;
 use crate::mesh::facts::Named;
 use crate::wire::key::PublicKey;
 use std::collections::{BTreeMap, BTreeSet};
@@ -159,7 +160,7 @@ impl<H: Host> Control<H> {
         }
     }
 
-    fn try_publish(&mut self, now: Instant, publish: &Publish) -> Result<String, String> {
+    pub(super) fn try_publish(&mut self, now: Instant, publish: &Publish) -> Result<String, String> {
         let host = publish.host();
         let publications = &self.outside.publications.all;
         if let Some(other) = publications.values().find(|one| one.publish.host().clashes(&host)) {
@@ -254,9 +255,10 @@ impl<H: Host> Control<H> {
         }
     }
 
-    /// Keeps the host's port free of others. Engines hold those of their containers themselves: Podman listens on them.
+    /// Keeps the host's port free of others. What calls the CNI plugin does that itself: Podman listens on them.
     pub(super) fn hold(&mut self, publish: &Publish) -> Result<(), String> {
-        if publish.holder.is_some() { Ok(()) } else { self.host.hold_port(publish.host()) }
+        let is_ours = publish.holder.as_ref().is_none_or(|holder| holder.starts_with(docker::HOLDER));
+        if is_ours { self.host.hold_port(publish.host()) } else { Ok(()) }
     }
 
     fn withdraw(&mut self, now: Instant, host: HostPort) {
@@ -271,7 +273,7 @@ impl<H: Host> Control<H> {
     pub(super) fn withdraw_held(&mut self, now: Instant, holder: &str) {
         let meant = self.outside.publications.held_by(holder);
         for host in &meant {
-            tracing::info!("port {host} is published no longer: {holder} is gone, for which it was");
+            tracing::info!("port {host} is published no longer for {holder}");
             self.withdraw(now, *host);
         }
         if !meant.is_empty() {

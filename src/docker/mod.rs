@@ -28,6 +28,7 @@ mod ipam;
 pub mod names;
 mod networks;
 pub mod options;
+pub mod published;
 pub mod record;
 
 pub mod testing;
@@ -38,6 +39,7 @@ mod tests;
 use crate::config;
 use crate::wire::cidr::Cidr;
 use crate::wire::ethernet::Mac;
+use published::Published;
 use record::{EndpointRecord, NetworkRecord, Record};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,7 +122,14 @@ pub trait Member {
     /// # Errors
     /// What is in the way: one sentence.
     fn make_port(&mut self, port: &NewPort) -> Result<Mac, Refusal>;
-    /// Removes a port, wherever its interface is; one that is gone is no error.
+    /// Publishes a port of the host, as long as its holder is there.
+    ///
+    /// # Errors
+    /// Who has it, or what is in the way.
+    fn publish(&mut self, wanted: &Published) -> Result<(), String>;
+    /// Withdraws all that was published for a port; nothing is no error.
+    fn withdraw(&mut self, holder: &str);
+    /// Removes a port, wherever its interface is, and what is published for it; one that is gone is no error.
     fn remove_port(&mut self, name: &str);
     /// Removes a TAP of this name from the host's namespace, if there is one.
     fn remove_interface(&mut self, ifname: &str);
@@ -227,9 +236,21 @@ impl Driver {
         self.endpoints.values().any(|endpoint| endpoint.port == name)
     }
 
-    /// The port of an endpoint.
-    pub fn port_of(&self, endpoint: &str) -> Option<&str> {
-        self.endpoints.get(endpoint).map(|endpoint| endpoint.port.as_str())
+    /// Docker's API says what the container of an endpoint is called, which is remembered; returns the endpoint's port.
+    pub fn named(&mut self, endpoint: &str, names: &[String], member: &mut impl Member) -> Option<String> {
+        let endpoint = self.endpoints.get_mut(endpoint)?;
+        if endpoint.names != names {
+            names.clone_into(&mut endpoint.names);
+            if let Err(reason) = member.keep(&Record::Endpoint(endpoint.clone())) {
+                tracing::warn!("names of {} are not kept: {reason}", endpoint.port);
+            }
+        }
+        Some(endpoint.port.clone())
+    }
+
+    /// What the container of a port is called, as far as Docker's API said.
+    pub fn names_of(&self, port: &str) -> &[String] {
+        self.endpoints.values().find(|endpoint| endpoint.port == port).map_or(&[], |endpoint| &endpoint.names)
     }
 
     /// The MTU that a port was promised, where that is not its network's.
@@ -251,18 +272,17 @@ impl Driver {
             "NetworkDriver.DeleteEndpoint" => read(body).map(|body| self.delete_endpoint(&body, member)),
             "NetworkDriver.Join" => read(body).and_then(|body| Ok(self.join(now, &body, member)?)),
             "NetworkDriver.Leave" => read(body).map(|body| self.leave(now, &body)),
-            "NetworkDriver.ProgramExternalConnectivity" => read(body).and_then(|body| Ok(networks::program(&body)?)),
-            "NetworkDriver.RevokeExternalConnectivity"
-            | "NetworkDriver.DiscoverNew"
-            | "NetworkDriver.DiscoverDelete"
-            | "NetworkDriver.FreeNetwork" => Ok(json!({})),
+            "NetworkDriver.ProgramExternalConnectivity" => read(body).and_then(|body| self.program(&body, member)),
+            "NetworkDriver.RevokeExternalConnectivity" => read(body).map(|body| self.revoke(&body, member)),
+            "NetworkDriver.DiscoverNew" | "NetworkDriver.DiscoverDelete" | "NetworkDriver.FreeNetwork" => {
+                Ok(json!({}))
+            }
             "IpamDriver.ReleasePool" => {
                 self.proposed = None;
                 Ok(json!({}))
             }
             "NetworkDriver.AllocateNetwork" => {
-                Err("networks of weft are local: make one on each host, with the same \
-                 '-o network=NAME' (in a swarm: --config-only on each node)"
+                Err("networks of weft are local: make one on each host, with the same '-o network=NAME'"
                     .to_owned()
                     .into())
             }

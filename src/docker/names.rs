@@ -70,6 +70,9 @@ pub struct Containers {
     told_left_out: Option<usize>,
 }
 
+/// Digits of an id that Docker shows.
+const SHORT_ID: usize = 12;
+
 impl Containers {
     /// What `GET /containers/ID/json` answered.
     ///
@@ -79,9 +82,11 @@ impl Containers {
         let found: Inspected =
             serde_json::from_slice(json).map_err(|error| error.to_string().replace(char::is_control, " "))?;
         let mut container = Container { name: found.name.trim_start_matches('/').to_owned(), ..Container::default() };
-        // Docker makes the beginning of the id the host name of a container that was given none.
+        // Docker makes the beginning of the id the host name of a container that was given none, and an alias of every one. What is
+        // shorter and looks so was chosen by somebody: `db`, `cafe`.
+        let is_id = |name: &str| name.len() >= SHORT_ID && found.id.starts_with(name);
         let hostname = found.config.and_then(|config| config.hostname);
-        let hostname = hostname.filter(|name| !name.is_empty() && !found.id.starts_with(name.as_str()));
+        let hostname = hostname.filter(|name| !name.is_empty() && !is_id(name));
         let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
         for settled in networks.into_values().flatten() {
             let (Some(network), Some(endpoint)) = (settled.network, settled.endpoint) else { continue };
@@ -90,7 +95,7 @@ impl Containers {
                 continue;
             }
             let aliases = settled.aliases.unwrap_or_default().into_iter();
-            let aliases = aliases.filter(|alias| !found.id.starts_with(alias.as_str()));
+            let aliases = aliases.filter(|alias| !is_id(alias));
             let names = [container.name.clone()].into_iter().chain(hostname.clone()).chain(aliases);
             let links = settled.links.unwrap_or_default();
             let links = links.iter().filter_map(|link| link.split_once(':'));
@@ -184,6 +189,13 @@ mod tests {
         );
         containers.learn(db.as_bytes()).unwrap();
         assert_eq!(containers.changed(), [("e1".to_owned(), vec!["db_1".to_owned(), "store".to_owned()])]);
+        assert!(containers.changed().is_empty());
+        // A short name that the id happens to begin with is somebody's all the same.
+        let cafe = inspect("cafecafecafe", "cafe_1", "cafe", "e3", json!(["ca", "cafecafecafe"]), json!(null));
+        containers.learn(cafe.as_bytes()).unwrap();
+        let of = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(containers.changed(), [("e3".to_owned(), of(&["cafe_1", "cafe", "ca"]))]);
+        containers.forget(&format!("cafecafecafe{}", "0".repeat(52)));
         assert!(containers.changed().is_empty());
         let web = inspect("bbbbbbbbbbbb", "web", "front", "e2", json!(null), json!(["Db_1:database", "web2:other"]));
         containers.learn(web.as_bytes()).unwrap();

@@ -23,8 +23,6 @@ const PREFIX: &str = "eth";
 const MAX_ID: usize = 64;
 /// A MAC address among an endpoint's options: six bytes in base64, as Go has it.
 const MAC: &str = "com.docker.network.endpoint.macaddress";
-/// Ports to be published.
-const PORTMAP: &str = "com.docker.network.portmap";
 
 impl Driver {
     /// `CreateNetwork`.
@@ -174,6 +172,7 @@ impl Driver {
             claimed,
             mac,
             sandbox: None,
+            names: Vec::new(),
         };
         if let Err(reason) = member.keep(&Record::Endpoint(endpoint.clone())) {
             member.remove_port(&endpoint.port);
@@ -239,23 +238,6 @@ impl Driver {
             }
         }
         json!({})
-    }
-}
-
-/// `ProgramExternalConnectivity`: only asked of whoever leads the container out, which is docker_gwbridge unless the network was made
-/// with `-o gateway=weft`.
-///
-/// # Errors
-/// Ports are to be published.
-pub(super) fn program(asked: &Endpoint) -> Result<Value, String> {
-    let published = asked.options.get(PORTMAP).and_then(Value::as_array).is_some_and(|ports| !ports.is_empty());
-    match published {
-        true => Err(
-            "a network made with -o gateway=weft publishes no ports through Docker: use 'weft publish', or make the \
-             network without that option"
-                .to_owned(),
-        ),
-        false => Ok(json!({})),
     }
 }
 

@@ -68,6 +68,9 @@ pub struct EndpointRecord {
     pub mac: Mac,
     /// Where Docker says the container's namespace is.
     pub sandbox: Option<String>,
+    /// What Docker's API said that the container is called.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 impl EndpointRecord {

@@ -1,5 +1,6 @@
 //! A member of maps, for this module's tests and its fuzz target.
 
+use super::published::Published;
 use super::record::Record;
 use super::{HOLDER, Member, NewPort, Place, Refusal, Wish};
 use crate::config;
@@ -19,6 +20,8 @@ pub struct Maps {
     pub ports: BTreeMap<String, (NewPort, Place)>,
     /// What is remembered.
     pub kept: BTreeMap<String, Record>,
+    /// What is published.
+    pub published: Vec<Published>,
     /// Why nothing can be made or remembered at the moment.
     pub refusal: Option<String>,
     numbers: u64,
@@ -131,7 +134,22 @@ impl Member for Maps {
         Ok(port.mac.unwrap_or(Mac([2, 0, 0, 0, 0, 9])))
     }
 
+    fn publish(&mut self, wanted: &Published) -> Result<(), String> {
+        assert!(self.ports.contains_key(&wanted.holder), "published for nobody: {wanted:?}");
+        let of = |one: &Published| (one.host_ip, one.host_port, one.protocol);
+        if let Some(other) = self.published.iter().find(|one| of(one) == of(wanted) && one.holder != wanted.holder) {
+            return Err(format!("port {} is published for {}", wanted.host_port, other.holder));
+        }
+        self.published.push(wanted.clone());
+        Ok(())
+    }
+
+    fn withdraw(&mut self, holder: &str) {
+        self.published.retain(|one| one.holder != holder);
+    }
+
     fn remove_port(&mut self, name: &str) {
+        self.withdraw(name);
         self.ports.remove(name);
     }
 

@@ -93,13 +93,13 @@ impl Stage {
         let body = endpoint_body(endpoint, address);
         self.done("NetworkDriver.CreateEndpoint", &body);
         self.done("NetworkDriver.Join", &join_body(endpoint));
-        let port = self.driver.port_of(endpoint).unwrap().to_owned();
+        let port = self.driver.endpoints[endpoint].port.clone();
         self.maps.ports.get_mut(&port).unwrap().1 = Place::Container;
         self.tick();
     }
 
     fn set_place(&mut self, endpoint: &str, place: Place) {
-        let port = self.driver.port_of(endpoint).unwrap().to_owned();
+        let port = self.driver.endpoints[endpoint].port.clone();
         self.maps.ports.get_mut(&port).unwrap().1 = place;
     }
 
@@ -144,6 +144,14 @@ fn the_life_of_a_container_call_by_call() {
         stage.done("IpamDriver.GetDefaultAddressSpaces", "\n"),
         json!({ "LocalDefaultAddressSpace": "weft", "GlobalDefaultAddressSpace": "weft" })
     );
+    // What Docker tells of its own discovery, and what it asks of drivers whose networks are a swarm's.
+    let node = r#"{"DiscoveryType":1,"DiscoveryData":{"Address":"192.0.2.1","BindAddress":"0.0.0.0","Self":true}}"#;
+    for call in ["NetworkDriver.DiscoverNew", "NetworkDriver.DiscoverDelete"] {
+        assert_eq!(stage.done(call, node), json!({}));
+    }
+    let global = format!(r#"{{"NetworkID":"{NETWORK}","Options":{{"network":"blue"}},"IPv4Data":[],"IPv6Data":[]}}"#);
+    assert!(stage.refused("NetworkDriver.AllocateNetwork", &global).contains("make one on each host"));
+    assert_eq!(stage.done("NetworkDriver.FreeNetwork", &global), json!({}));
     // docker network create -d weft --ipam-driver weft --ipam-opt network=blue -o network=blue --ipv6 lan
     let pool = r#"{"AddressSpace":"weft","Pool":"","SubPool":"","Options":{"network":"blue"},"V6":false}"#;
     assert_eq!(
@@ -287,8 +295,64 @@ fn who_leads_out_follows_from_the_options() {
     );
     assert_eq!(join(json!({ "network": "blue", "gateway": "weft" }), true), (None, Value::Null, false, None));
     assert_eq!(join(json!({ "network": "blue", "gateway": "none" }), false), (None, Value::Null, true, None));
-    let published = r#"{"Options":{"com.docker.network.portmap":[{"Proto":6,"IP":"","Port":80,"HostIP":"","HostPort":8080,"HostPortEnd":8080}]}}"#;
-    assert!(stage.refused("NetworkDriver.ProgramExternalConnectivity", published).contains("weft publish"));
+}
+
+#[test]
+fn ports_are_published_where_weft_leads_out_all_of_a_container_or_none() {
+    const PROGRAM: &str = "NetworkDriver.ProgramExternalConnectivity";
+    let mut stage = Stage::new();
+    let create = json!({ "NetworkID": NETWORK, "Options": { "com.docker.network.generic": { "network": "blue", "gateway": "weft" } } });
+    stage.done("NetworkDriver.CreateNetwork", &create.to_string());
+    let address = stage.request("");
+    stage.start(ENDPOINT, &address);
+    let asked = |bindings: Value| {
+        let options =
+            json!({ "com.docker.network.portmap": bindings, "com.docker.network.endpoint.exposedports": [] });
+        json!({ "NetworkID": NETWORK, "EndpointID": ENDPOINT, "Options": options }).to_string()
+    };
+    let binding = |proto: u8, host_ip: &str, host: u16, end: u16| json!({ "Proto": proto, "IP": "", "Port": 80, "HostIP": host_ip, "HostPort": host, "HostPortEnd": end });
+    stage.done(PROGRAM, &asked(json!([binding(6, "", 8080, 8080), binding(17, "192.0.2.1", 53, 53)])));
+    let published: Vec<String> = stage
+        .maps
+        .published
+        .iter()
+        .map(|one| {
+            format!("{}:{}/{} {}:{} {}", one.host_ip, one.host_port, one.protocol, one.address, one.port, one.holder)
+        })
+        .collect();
+    // The container has no IPv6 address that something could lead to.
+    let holder = "docker:591785b80116";
+    assert_eq!(
+        published,
+        [format!("0.0.0.0:8080/tcp 10.32.0.2:80 {holder}"), format!("192.0.2.1:53/udp 10.32.0.2:80 {holder}")]
+    );
+    let which = json!({ "NetworkID": NETWORK, "EndpointID": ENDPOINT }).to_string();
+    assert_eq!(stage.done("NetworkDriver.RevokeExternalConnectivity", &which), json!({}));
+    assert_eq!(stage.maps.published, []);
+    for (wrong, part) in [
+        (binding(132, "", 8081, 8081), "SCTP"),
+        (binding(1, "", 8081, 8081), "IP protocol 1"),
+        (binding(6, "", 0, 0), "weft chooses no port"),
+        (binding(6, "", 8081, 8090), "8081-8090"),
+        (binding(6, "::1", 8081, 8081), "no address that ::1"),
+        (binding(6, "here", 8081, 8081), "'here'"),
+    ] {
+        let said = stage.refused(PROGRAM, &asked(json!([binding(6, "", 8080, 0), wrong])));
+        assert!(said.contains(part), "{said}");
+        assert_eq!(stage.maps.published, []);
+    }
+    stage.refused(PROGRAM, &asked(json!({ "Proto": 6 })));
+    stage.refused(PROGRAM, &asked(json!([binding(6, "", 8080, 0)])).replace(ENDPOINT, &other(1)));
+    // What another has is not published a second time, and takes the rest along.
+    stage.done(PROGRAM, &asked(json!([binding(6, "", 8080, 0)])));
+    stage.maps.published[0].holder = "docker:other".into();
+    let said = stage.refused(PROGRAM, &asked(json!([binding(6, "", 8082, 0), binding(6, "", 8080, 0)])));
+    assert!(said.contains("docker:other") && stage.maps.published.len() == 1, "{said}");
+    // And it goes with the endpoint.
+    stage.maps.published.clear();
+    stage.done(PROGRAM, &asked(json!([binding(6, "", 8080, 0)])));
+    stage.done("NetworkDriver.DeleteEndpoint", &which);
+    assert_eq!(stage.maps.published, []);
 }
 
 #[test]

@@ -271,7 +271,7 @@ pub const PORT: Table = Table {
         key(
             "mac",
             TEXT_MAC,
-            Absent::Means("made up once and kept across restarts"),
+            Absent::Means("made up, and kept while weft runs or the interface is there"),
             "\"U:web\"",
             LIVE,
             "The interface's MAC address; `U:TEXT` gives the one pipework gives for that text.",

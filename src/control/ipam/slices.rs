@@ -42,14 +42,15 @@ impl<H: Host> Control<H> {
         self.addresses.certified.iter().filter(is_inside).copied().collect()
     }
 
-    /// Whether this member gives addresses of a family in a network, and has none left.
+    /// Whether this member has no address left of a family that it gives in a network, or gives none although it should.
     pub(in crate::control) fn is_full(&self, network: &config::Network) -> bool {
         let (space, nobody) = (self.space(network), BTreeSet::new());
         let is_given = |v4: bool| {
             let pool = space.pool(v4);
             !pool.is_empty() && self.addresses.leases.choose(network.vni, "", v4, &pool, &nobody).is_none()
         };
-        is_given(true) || is_given(false)
+        let gives_none = space.pool(true).is_empty() && space.pool(false).is_empty();
+        is_given(true) || is_given(false) || gives_none && !network.subnets.is_empty()
     }
 
     /// Whether this member cannot have another one beside it: its file names none and no authority, and it is not about to join one.

@@ -81,6 +81,9 @@ fn the_lowest_free_address_of_each_family_is_given_and_the_networks_own_is_not()
         other => panic!("{other:?}"),
     };
     assert!(is_full(&plane));
+    // One that should give addresses and has no slice to give them from is no better off.
+    let sliceless = Plane::new(&format!("{ALONE}[[peer]]\nname = 'beta'\npublic_key = '{}'\n", beta_key()));
+    assert!(is_full(&sliceless) && !is_full(&Plane::new("[[network]]\nname = 'blue'\nvni = 100\n")));
     assert_eq!(plane.state("pid:7:eth1"), "gone");
     // What cannot be made keeps no address.
     plane.detach("pid:6");

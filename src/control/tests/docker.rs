@@ -104,6 +104,25 @@ fn after_a_restart_only_endpoints_that_are_remembered_are_taken_over() {
 }
 
 #[test]
+fn a_published_port_is_held_and_goes_with_its_container_and_names_outlive_a_restart_without_docker() {
+    let mut plane = Plane::new(FILE);
+    plane.docker_network(json!({ "network": "blue", "gateway": "weft" }));
+    plane.docker_endpoint("10.32.7.1/16");
+    plane.join();
+    let binding = json!({ "Proto": 6, "Port": 80, "HostPort": 8080, "HostPortEnd": 8080 });
+    let options = json!({ "com.docker.network.portmap": [binding] });
+    let program = json!({ "EndpointID": ENDPOINT, "Options": options });
+    assert!(plane.docker("NetworkDriver.ProgramExternalConnectivity", program)["Err"].is_null());
+    assert_eq!((plane.control.host.rules.forwards.len(), plane.control.host.held.len()), (1, 1));
+    plane.control.docker_heard(plane.now, Heard::Names(vec![(ENDPOINT.to_owned(), vec!["web".to_owned()])]));
+    assert_eq!(plane.port(PORT).unwrap().names, ["web"]);
+    let kept = plane.control.host.docker.values().any(|record| format!("{record:?}").contains("\"web\""));
+    assert!(kept, "they are there as long as the endpoint is");
+    plane.docker("NetworkDriver.DeleteEndpoint", json!({ "EndpointID": ENDPOINT }));
+    assert!(plane.control.host.rules.forwards.is_empty() && plane.control.host.held.is_empty());
+}
+
+#[test]
 fn a_container_called_docker_has_its_address_as_any_other() {
     let mut plane = Plane::new("[[network]]\nname = 'blue'\nvni = 100\nsubnets = ['10.32.0.0/16']\n");
     plane.docker_network(json!({ "network": "blue" }));

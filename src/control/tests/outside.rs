@@ -389,7 +389,7 @@ fn a_member_with_a_slice_of_one_family_gives_addresses_of_that_one() {
 fn a_container_that_is_started_again_has_its_port_again_until_it_is_removed() {
     let mut plane = Plane::new(FILE);
     let of_container = |attach: &mut Attach| attach.target = Target::Container("db".to_owned());
-    plane.attach(7, of_container).unwrap();
+    let before = plane.attach(7, of_container).unwrap().mac;
     let id = plane.id("db:eth1");
     plane.control.host.dead.insert(id);
     plane.pass(Duration::from_secs(2));
@@ -398,7 +398,7 @@ fn a_container_that_is_started_again_has_its_port_again_until_it_is_removed() {
     plane.found("db:eth1", Err("not running"));
     assert_eq!(plane.state("db:eth1"), "waiting: not running");
     plane.found("db:eth1", Ok(8));
-    assert_eq!(plane.state("db:eth1"), "up");
+    assert_eq!((plane.state("db:eth1").as_str(), plane.port("db:eth1").unwrap().mac), ("up", before));
 
     // Attached by hand meanwhile, it is that.
     plane.control.host.dead.insert(plane.id("db:eth1"));

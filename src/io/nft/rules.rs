@@ -30,7 +30,7 @@ use super::expression::{Rule, Way};
 use super::message::{ACK, APPEND, Attributes, CREATE, INET, Messages};
 use crate::control::nat::{Forward, Rules};
 use crate::wire::cidr::Cidr;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Our table's name.
 pub const TABLE: &str = "weft";
@@ -54,6 +54,7 @@ const POSTROUTING: u32 = 4;
 /// The longest comment, as nft has it.
 const MAX_COMMENT: usize = 120;
 /// 127.0.0.0/8.
+const LOOPBACK_V6: Cidr = Cidr { address: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix: 128 };
 const LOOPBACK: Cidr = Cidr { address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), prefix: 8 };
 
 /// Where the kernel asks a chain: hook and priority (linux/netfilter.h).
@@ -114,6 +115,10 @@ pub(super) fn chains(wanted: &Rules) -> Vec<Chain> {
     let mut all = vec![guard, publish];
     for (name, hook) in [("prerouting", PREROUTING), ("output", OUTPUT)] {
         let mut chain = Chain::new(name, Some(("nat", hook, -100)));
+        if hook == OUTPUT {
+            // Linux lets nothing out that comes from ::1. So it is refused, and programs try 127.0.0.1.
+            chain.add("not from ::1", rule().to(LOOPBACK_V6).accept());
+        }
         chain.add("for this host", rule().for_us().jump("publish"));
         all.push(chain);
     }
