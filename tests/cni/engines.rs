@@ -32,8 +32,8 @@ fn podman(lab: &Lab, image: &Path) -> Podman {
          [network]\nnetwork_backend = \"cni\"\nnetwork_config_dir = {lists:?}\ncni_plugin_dirs = [{plugins:?}]\n"
     );
     fs::write(&settings, text).unwrap();
-    let podman = Podman { settings: Some(settings) };
-    podman.run(&["import", image.to_str().unwrap(), IMAGE]);
+    let podman = Podman { settings: Some(settings), netns: None };
+    podman.import(image);
     podman
 }
 
