@@ -5,7 +5,6 @@ use crate::common::engine::{IDLE, IMAGE, Podman, text, with_engines};
 use std::io::Read;
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
-use weft::lab::process;
 
 /// Where `ctr` looks for lists and for plugins; it cannot be told another place.
 const LISTS: &str = "/etc/cni/net.d";
