@@ -20,11 +20,12 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-use weft::control::request::{LeaseStatus, PortStatus};
+use std::time::{Duration, Instant};
+use weft::control::request::{LeaseStatus, PortStatus, Status};
 use weft::io::netns::Netns;
+use weft::lab::datagrams::flood;
 use weft::lab::ping::Pinger;
-use weft::lab::{Lab, Stop};
+use weft::lab::{Lab, Stop, process};
 
 /// A lab whose hosts have slices of the network: 10.32.101.0/24 and fd00:32::101:0/112 on host 1.
 fn sliced(hosts: usize) -> Lab {
@@ -251,6 +252,69 @@ fn ports_of_the_host_lead_to_containers_and_the_way_out_is_the_hosts() {
     );
     runtime.check("c1", &first.path(), "eth0").unwrap();
     ping(&first.netns(), &two.v4.to_string());
+}
+
+#[test]
+fn a_runtime_gives_a_container_aliases_resolvers_and_a_bandwidth() {
+    if !place::usable() {
+        return;
+    }
+    if Command::new("dig").arg("-v").output().is_err() {
+        skip!("dig is not installed (bind9-dnsutils)");
+    }
+    let lab = place::lab(spec(2, 1));
+    let other = lab.container(2, 1);
+    let capabilities = json!({ "ips": true, "aliases": true, "dns": true, "bandwidth": true });
+    let mut runtime = runtime(&lab, 1, &json!({ "capabilities": capabilities }));
+    let burst = 400_000;
+    runtime.args = "K8S_POD_NAME=web".to_owned();
+    runtime.runtime_config = json!({
+        "ips": ["10.32.9.1/16"],
+        "aliases": { "pods": ["www"], "others": ["no"] },
+        "dns": { "servers": ["10.32.0.1"], "searches": ["lab.weft"], "options": ["ndots:2"] },
+        "bandwidth": { "ingressRate": 4_000_000, "ingressBurst": burst, "egressRate": 8_000_000, "egressBurst": burst },
+    });
+    let container = Sleeper::new();
+    let made = runtime.add("c1", &container.path(), "eth0").unwrap();
+    let dns = json!({ "nameservers": ["10.32.0.1"], "search": ["lab.weft"], "options": ["ndots:2"] });
+    assert_eq!(made["dns"], dns);
+
+    // The resolver that it is told of answers for it, on both hosts.
+    let answers = |from: &Netns, name: &str| {
+        let mut dig = Command::new("dig");
+        dig.args(["@10.32.0.1", "+short", &format!("{name}.lab.weft"), "A"]);
+        process::inside(from, &mut dig).unwrap();
+        String::from_utf8(dig.output().unwrap().stdout).unwrap()
+    };
+    for name in ["www", "web"] {
+        for from in [&container.netns(), &other.netns] {
+            eventually(name, || (answers(from, name) == "10.32.9.1\n").then_some(()));
+        }
+    }
+    assert_eq!(answers(&other.netns, "no"), "");
+
+    // Ingress is what the container gets, egress what it sends; its host drops the rest.
+    let dropped = |reason: &str| {
+        let status: Status = weft(&socket(&lab, 1), "status --json").json();
+        status.drops[reason]
+    };
+    ping(&container.netns(), &other.v4.to_string());
+    let (own, theirs) = (SocketAddr::from(([10, 32, 9, 1], 9000)), SocketAddr::new(other.v4.into(), 9000));
+    for (from, to, address, rate, reason) in [
+        (&other.netns, &container.netns(), own, 4e6, "rate_in"),
+        (&container.netns(), &other.netns, theirs, 8e6, "rate_out"),
+    ] {
+        assert_eq!(dropped(reason), 0);
+        let started = Instant::now();
+        let flood = flood(from, to, address, 1000, Duration::from_secs(1), &Stop::default()).unwrap();
+        // The bits of whole frames, in the time that it really took, and one burst.
+        let most = rate * started.elapsed().as_secs_f64() + f64::from(burst);
+        let bits = flood.delivered as f64 * 1042.0 * 8.0;
+        assert!(flood.delivered > 0 && bits <= most * 1.02, "{bits} bits of at most {most}, {flood:?}");
+        eventually(reason, || (dropped(reason) > 0).then_some(()));
+    }
+    runtime.del("c1", Some(&container.path()), "eth0").unwrap();
+    eventually("the names are gone", || answers(&other.netns, "www").is_empty().then_some(()));
 }
 
 #[test]

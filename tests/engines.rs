@@ -302,3 +302,35 @@ fn podman_containers_of_every_network_mode_are_attached_and_come_back_when_they_
         Ok(())
     });
 }
+
+#[test]
+fn podman_containers_of_a_bridge_are_attached_beside_it() {
+    with_engines(&["podman", "tar"], |image| {
+        let lab = asking(&["/run/none.sock"], spec(2, 1));
+        let podman = Podman { netns: Some(lab.host(1).netns.try_clone().unwrap()), settings: None };
+        podman.import(image);
+        let made = podman.try_container("bridged", &["--network", "bridge"]);
+        if !made.status.success() {
+            return Err(format!("Podman makes no bridge here: {}", String::from_utf8_lossy(&made.stderr)));
+        }
+        let own = podman.run(&["inspect", "-f", "{{.NetworkSettings.Gateway}}", "bridged"]);
+        assert_eq!(place::links(&podman.netns("bridged")), ["eth0", "lo"]);
+        weft(&socket(&lab, 1), "attach bridged --network lab --ip 10.32.8.1/16 --ip fd00:32::8:1/64").done();
+        assert_eq!(place::links(&podman.netns("bridged")), ["eth0", "eth1", "lo"]);
+        // Both ways are there: the container's to its bridge, and between it and a container of another host.
+        let (netns, far) = (podman.netns("bridged"), lab.container(2, 1));
+        ping(&netns, &own);
+        ping(&netns, &far.v4.to_string());
+        ping(&far.netns, "fd00:32::8:1");
+
+        podman.run(&["restart", "-t", "0", "bridged"]);
+        eventually("it is back", || (place::links(&podman.netns("bridged")) == ["eth0", "eth1", "lo"]).then_some(()));
+        up(&lab, 1, "bridged:eth1");
+        let netns = podman.netns("bridged");
+        ping(&netns, &own);
+        ping(&netns, &far.v4.to_string());
+        podman.run(&["rm", "-f", "-t", "0", "bridged"]);
+        gone(&lab, 1, "bridged:eth1");
+        Ok(())
+    });
+}

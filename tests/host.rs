@@ -16,9 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use weft::control::exposures::Record;
 use weft::control::request::{Outside, PortStatus, Status};
 use weft::io::netlink::Netlink;
 use weft::io::netns::Netns;
+use weft::io::store::Store;
 use weft::lab::ping::Pinger;
 use weft::lab::spec::LabSpec;
 use weft::lab::{Lab, Stop};
@@ -30,6 +32,8 @@ const TRY: Duration = Duration::from_millis(500);
 /// An address of the host towards the outside, and one out there.
 const HOST: &str = "198.51.100.1";
 const OUTSIDE: &str = "198.51.100.2";
+const HOST_V6: &str = "2001:db8:51::1";
+const OUTSIDE_V6: &str = "2001:db8:51::2";
 
 fn socket(lab: &Lab, h: usize) -> PathBuf {
     lab.host(h).files.socket()
@@ -76,24 +80,27 @@ fn usable() -> bool {
 /// A namespace with a link to a host of the lab: the world outside of the mesh.
 fn world(lab: &Lab, h: usize) -> Netns {
     let world = Netns::create().unwrap();
-    let add = |netlink: &mut Netlink, ifname: &str, address: &str| {
+    let add = |netlink: &mut Netlink, ifname: &str, v4: &str, v6: &str| {
         let index = netlink.link(ifname).unwrap().unwrap().index;
-        netlink.add_address(index, format!("{address}/24").parse().unwrap(), true).unwrap();
+        for address in [format!("{v4}/24"), format!("{v6}/64")] {
+            netlink.add_address(index, address.parse().unwrap(), true).unwrap();
+        }
         netlink.set_up(index).unwrap();
     };
     inside(&lab.host(h).netns, |netlink| {
         netlink.add_veth("out", "in", Some(&world)).unwrap();
-        add(netlink, "out", HOST);
+        add(netlink, "out", HOST, HOST_V6);
     });
-    inside(&world, |netlink| add(netlink, "in", OUTSIDE));
+    inside(&world, |netlink| add(netlink, "in", OUTSIDE, OUTSIDE_V6));
     world
 }
 
 /// A container in blue, called NAME; its default route is the service address.
-fn container(lab: &Lab, h: usize, name: &str, v4: &str) -> Sleeper {
+fn container(lab: &Lab, h: usize, name: &str, address: &str) -> Sleeper {
     let sleeper = Sleeper::new();
+    let (prefix, gateway) = if address.contains(':') { (64, "fd77::1") } else { (16, "10.77.0.1") };
     let line = format!(
-        "attach pid:{} --network blue --ip {v4}/16@10.77.0.1 --name {name}:eth1 --dns-name {name}",
+        "attach pid:{} --network blue --ip {address}/{prefix}@{gateway} --name {name}:eth1 --dns-name {name}",
         sleeper.pid()
     );
     weft(&socket(lab, h), &line).done();
@@ -107,11 +114,11 @@ struct Server {
 }
 
 impl Server {
-    /// By TCP and UDP, on this port.
+    /// By TCP and UDP, on this port, of IPv4 and IPv6.
     fn start(netns: &Netns, port: u16, says: &'static str) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let tcp = netns.run(|| TcpListener::bind(("0.0.0.0", port)).unwrap()).unwrap();
-        let udp = netns.run(|| UdpSocket::bind(("0.0.0.0", port)).unwrap()).unwrap();
+        let tcp = netns.run(|| TcpListener::bind(("::", port)).unwrap()).unwrap();
+        let udp = netns.run(|| UdpSocket::bind(("::", port)).unwrap()).unwrap();
         tcp.set_nonblocking(true).unwrap();
         udp.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let (of_tcp, of_udp) = (over.clone(), over.clone());
@@ -119,7 +126,7 @@ impl Server {
             while !of_tcp.load(Relaxed) {
                 match tcp.accept() {
                     Ok((mut stream, from)) => {
-                        let _ = stream.write_all(format!("{says} {}", from.ip()).as_bytes());
+                        let _ = stream.write_all(format!("{says} {}", from.ip().to_canonical()).as_bytes());
                     }
                     Err(_) => std::thread::sleep(Duration::from_millis(5)),
                 }
@@ -129,7 +136,7 @@ impl Server {
             let mut buffer = [0; 64];
             while !of_udp.load(Relaxed) {
                 if let Ok((_, from)) = udp.recv_from(&mut buffer) {
-                    let _ = udp.send_to(format!("{says} {}", from.ip()).as_bytes(), from);
+                    let _ = udp.send_to(format!("{says} {}", from.ip().to_canonical()).as_bytes(), from);
                 }
             }
         };
@@ -166,9 +173,11 @@ struct Client(UdpSocket, SocketAddr);
 
 impl Client {
     fn new(netns: &Netns, to: &str) -> Self {
-        let socket = netns.run(|| UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+        let to = address(to);
+        let own = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = netns.run(|| UdpSocket::bind(own).unwrap()).unwrap();
         socket.set_read_timeout(Some(TRY)).unwrap();
-        Self(socket, address(to))
+        Self(socket, to)
     }
 
     fn ask(&self) -> Option<String> {
@@ -181,6 +190,36 @@ impl Client {
 
 fn who(said: &str) -> &str {
     said.split(' ').next().unwrap()
+}
+
+/// How many instances of a published port are on a host's disk. What the daemon has open is read in a copy; one that was made in the
+/// middle of a change is none.
+fn remembered(lab: &Lab, h: usize, port: &str) -> usize {
+    let copy = lab.dir().join("state-copied");
+    std::fs::create_dir_all(&copy).unwrap();
+    std::fs::copy(lab.host(h).files.state().join("state.redb"), copy.join("state.redb")).unwrap();
+    let records = Store::open(&copy).map(|mut store| store.take_host()).unwrap_or_default();
+    std::fs::remove_dir_all(&copy).unwrap();
+    let instances = records.iter().find_map(|record| match record {
+        Record::Instances(instances) => instances.get(port),
+        _ => None,
+    });
+    instances.map_or(0, Vec::len)
+}
+
+/// Asks at this address by TCP and UDP until both instances have answered by either, each having been asked by `seen_as`.
+fn both_answer(from: &Netns, to: &str, tcp: u16, udp: u16, seen_as: &str) {
+    let to: IpAddr = to.parse().unwrap();
+    let mut heard = Vec::new();
+    eventually(&format!("both by TCP at {to}"), || {
+        heard.extend(try_tcp(from, SocketAddr::new(to, tcp)));
+        ["one", "two"].iter().all(|name| heard.iter().any(|said| who(said) == *name)).then_some(())
+    });
+    let client = || Client::new(from, &SocketAddr::new(to, udp).to_string()).ask();
+    for name in ["one", "two"] {
+        heard.push(eventually(&format!("{name} by UDP at {to}"), || client().filter(|said| who(said) == name)));
+    }
+    assert!(heard.iter().all(|said| said.ends_with(&format!(" {seen_as}"))), "{heard:?}");
 }
 
 fn blue(hosts: usize) -> Lab {
@@ -272,15 +311,7 @@ fn a_published_port_leads_to_containers_here_and_elsewhere() {
 
     // From outside, from the host, by its own address and by 127.0.0.1: each in turn.
     for (from, to) in [(&world, HOST), (&host, HOST), (&host, "127.0.0.1"), (&host, "10.77.0.2")] {
-        let mut heard = Vec::new();
-        eventually(to, || {
-            heard.extend(try_tcp(from, address(&format!("{to}:8080"))));
-            (heard.iter().any(|said| who(said) == "one") && heard.iter().any(|said| who(said) == "two")).then_some(())
-        });
-        assert!(heard.iter().all(|said| said.ends_with(" 10.77.0.2")), "{heard:?}");
-        let client = || Client::new(from, &format!("{to}:5353")).ask();
-        eventually("UDP reaches one", || client().filter(|said| who(said) == "one"));
-        eventually("UDP reaches two", || client().filter(|said| who(said) == "two"));
+        both_answer(from, to, 8080, 5353, "10.77.0.2");
     }
     // A container of the network, by the host's address in it.
     assert!(["one", "two"].contains(&who(&tcp(&one.netns(), "10.77.0.2:8080"))));
@@ -323,8 +354,7 @@ fn a_published_port_leads_to_containers_here_and_elsewhere() {
         stream.read_exact(&mut [0]).unwrap();
     };
     exchange();
-    // So that who is behind it is on the disk.
-    std::thread::sleep(Duration::from_secs(2));
+    eventually("who is behind it is on the disk", || (remembered(&lab, 1, "9090/tcp") == 2).then_some(()));
     lab.kill_daemon(1, libc::SIGKILL).unwrap();
     lab.start_daemon(1, &Stop::default()).unwrap();
     for _ in 0..30 {
@@ -344,6 +374,65 @@ fn a_published_port_leads_to_containers_here_and_elsewhere() {
     weft(&socket(&lab, 1), "hide blue").done();
     assert_eq!((ruleset(&host).unwrap(), switch(&host, "ipv4/ip_forward")), (String::new(), forwarding));
     drop(servers);
+}
+
+#[test]
+fn by_ipv6_published_ports_lead_to_containers_and_containers_reach_the_outside() {
+    if !usable() {
+        return;
+    }
+    let lab = blue(2);
+    let (one, two) = (container(&lab, 1, "web", "fd77::5"), container(&lab, 2, "web", "fd77::6"));
+    let (world, host) = (world(&lab, 1), lab.host(1).netns.try_clone().unwrap());
+    let servers = [Server::start(&one.netns(), 80, "one"), Server::start(&two.netns(), 80, "two")];
+    let forwarding = switch(&host, "ipv6/conf/all/forwarding");
+    weft(&socket(&lab, 1), "expose blue --ip fd77::2/64").done();
+    // At any address of the host, and at one.
+    let published =
+        ["8080", "5353/udp", &format!("[{HOST_V6}]:8081"), &format!("[{HOST_V6}]:5354/udp")].map(str::to_owned);
+    for port in &published {
+        let (host_port, proto) = port.split_once('/').unwrap_or((port, "tcp"));
+        weft(&socket(&lab, 1), &format!("publish {host_port}:web:80/{proto} --network blue")).done();
+    }
+    eventually("both are known", || {
+        outside(&lab, 1).published.iter().all(|one| one.instances.len() == 2).then_some(())
+    });
+    for (from, to) in [(&world, HOST_V6), (&host, HOST_V6), (&host, "fd77::2")] {
+        both_answer(from, to, 8080, 5353, "fd77::2");
+    }
+    for from in [&world, &host] {
+        both_answer(from, HOST_V6, 8081, 5354, "fd77::2");
+    }
+    assert!(try_tcp(&host, address("[fd77::2]:8081")).is_none());
+    assert!(try_tcp(&host, address("[::1]:8080")).is_none());
+    assert!(["one", "two"].contains(&who(&tcp(&one.netns(), "[fd77::2]:8080"))));
+    // There is no instance for who comes by IPv4.
+    assert!(try_tcp(&world, address(&format!("{HOST}:8080"))).is_none());
+
+    let out_there = Server::start(&world, 9000, "world");
+    let to = format!("[{OUTSIDE_V6}]:9000");
+    assert!(try_tcp(&one.netns(), address(&to)).is_none());
+    weft(&socket(&lab, 1), "expose blue --masquerade").done();
+    ping(&one.netns(), OUTSIDE_V6);
+    assert_eq!(tcp(&one.netns(), &to), format!("world {HOST_V6}"));
+    let asked = || Client::new(&one.netns(), &to).ask();
+    assert_eq!(eventually("an answer", asked), format!("world {HOST_V6}"));
+    assert_eq!(switch(&host, "ipv6/conf/all/forwarding"), "1");
+    // The other host is no way out, and this one no way in.
+    assert!(try_tcp(&two.netns(), address(&to)).is_none());
+    inside(&world, |netlink| {
+        let index = netlink.link("in").unwrap().unwrap().index;
+        netlink.add_route(Some("fd77::/64".parse().unwrap()), HOST_V6.parse().unwrap(), index).unwrap();
+    });
+    ping(&world, "fd77::2");
+    assert!(try_tcp(&world, address("[fd77::5]:80")).is_none());
+
+    for port in &published {
+        weft(&socket(&lab, 1), &format!("unpublish {port}")).done();
+    }
+    weft(&socket(&lab, 1), "hide blue").done();
+    assert_eq!((ruleset(&host).unwrap(), switch(&host, "ipv6/conf/all/forwarding")), (String::new(), forwarding));
+    drop((servers, out_there));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use weft::io::netns::Netns;
 use weft::lab::ping::Pinger;
 use weft::lab::spec::{LabSpec, NetworkSpec};
 use weft::lab::{Container, Lab, Stop};
+use weft::names::forward::PATIENCE;
 
 const GATEWAY: &str = "10.32.0.1";
 const GATEWAY_V6: &str = "fd00:32::1";
@@ -43,15 +44,19 @@ struct Told {
     ttl: u32,
 }
 
+/// What a program says that runs in a namespace.
+fn run(netns: &Netns, command: &mut Command) -> String {
+    weft::lab::process::inside(netns, command).unwrap();
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
 /// Runs `dig @SERVER LINE` in a namespace; `None` if nothing answered.
 fn dig_at(netns: &Netns, server: &str, line: &str) -> Option<Told> {
     let mut command = Command::new("dig");
     command.arg(format!("@{server}")).args(["+tries=1", "+time=5", "+noall", "+comments", "+answer"]);
     command.args(line.split_whitespace());
-    weft::lab::process::inside(netns, &mut command).unwrap();
-    let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
     let mut told = Told::default();
-    for line in output.lines() {
+    for line in run(netns, &mut command).lines() {
         if let Some((_, rest)) = line.split_once("status: ") {
             told.status = rest.split(',').next().unwrap().to_owned();
         } else if let Some(rest) = line.strip_prefix(";; flags: ") {
@@ -146,10 +151,7 @@ fn every_host_answers_at_the_service_address_and_nobody_else_does() {
     for (to, what) in
         [("192.0.2.1", "Destination Net Unreachable"), ("2001:db8::1", "Destination unreachable: No route")]
     {
-        let mut ping = Command::new("ping");
-        ping.args(["-c", "1", "-W", "10", to]);
-        weft::lab::process::inside(&victim.netns, &mut ping).unwrap();
-        let said = String::from_utf8(ping.output().unwrap().stdout).unwrap();
+        let said = run(&victim.netns, Command::new("ping").args(["-c", "1", "-W", "10", to]));
         assert!(said.contains(what), "{said}");
     }
     assert!(dropped(&lab, 2, "no_egress") > 1);
@@ -243,15 +245,78 @@ fn a_name_is_gone_within_a_second_of_its_container_and_with_its_host() {
     attach(&lab, 2, &netns, "lab", "web", &["10.32.5.2/16"], &["web"]);
     becomes(lab.container(1, 1), "web.lab.weft A", &["A 10.32.5.2"]);
     lab.kill_daemon(2, libc::SIGKILL).unwrap();
-    let container = lab.container(1, 1);
+    // The mesh has to notice; from then on it is gone at once.
+    eventually("the host is known to be dead", || (support::peer(&lab, 1, "h2").alive == Some(false)).then_some(()));
+    let noticed = Instant::now();
     eventually("the name of a dead host is gone", || {
-        (dig(container, "web.lab.weft A").status == "NXDOMAIN").then_some(())
+        (dig(lab.container(1, 1), "web.lab.weft A").status == "NXDOMAIN").then_some(())
     });
-    // The mesh had to notice; from then on it is gone at once.
-    let peers = said(&lab, 1, "names");
-    assert!(!peers.contains("10.32.5.2"), "{peers}");
+    assert!(noticed.elapsed() < Duration::from_secs(1), "it took {:?}", noticed.elapsed());
+    let names = said(&lab, 1, "names");
+    assert!(!names.contains("10.32.5.2"), "{names}");
     lab.start_daemon(2, &Stop::default()).unwrap();
     becomes(lab.container(1, 1), "web.lab.weft A", &["A 10.32.5.2"]);
+}
+
+#[test]
+fn of_the_containers_with_one_name_those_on_the_askers_host_come_first_if_wanted() {
+    if !usable() {
+        return;
+    }
+    let lab = lab(LabSpec { network_config: "dns_local_first = true".to_owned(), ..spec(2, 1) });
+    let netns = Netns::create().unwrap();
+    for (h, n) in [(1, 1), (2, 2), (2, 3)] {
+        attach(&lab, h, &netns, "lab", &format!("web-{n}"), &[&format!("10.32.5.{n}/16")], &["web"]);
+    }
+    for (h, own) in [(1, &["10.32.5.1"][..]), (2, &["10.32.5.2", "10.32.5.3"])] {
+        let asker = lab.container(h, 1);
+        becomes(asker, "web.lab.weft A", &["A 10.32.5.1", "A 10.32.5.2", "A 10.32.5.3"]);
+        // By chance it would be so one time in three.
+        for _ in 0..12 {
+            let mut dig = Command::new("dig");
+            let said = run(&asker.netns, dig.args([&format!("@{GATEWAY}"), "+short", "web.lab.weft", "A"]));
+            let answers: Vec<&str> = said.lines().collect();
+            let first = answers.get(..own.len()).unwrap_or_default();
+            let are_own = first.iter().all(|answer| own.contains(answer));
+            assert!(answers.len() == 3 && are_own, "on host {h}: {answers:?}");
+        }
+    }
+}
+
+#[test]
+fn two_thousand_questions_a_second_are_all_answered() {
+    if !place::usable() {
+        return;
+    }
+    if Command::new("dnsperf").arg("-h").output().is_err() {
+        skip!("dnsperf is not installed");
+    }
+    let lab = lab(spec(2, 1));
+    let netns = Netns::create().unwrap();
+    let mut questions = String::new();
+    for h in 1..=2 {
+        let (port, address) = (format!("web-{h}"), format!("10.32.5.{h}/16"));
+        let names: Vec<String> = (0..16).map(|n| format!("{port}-{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        attach(&lab, h, &netns, "lab", &port, &[&address], &names);
+        // Each has no address of IPv6, which is an answer too.
+        questions.extend(names.iter().map(|name| format!("{name}.lab.weft A\n{name}.lab.weft AAAA\n")));
+        questions.push_str(&format!("{h}.5.32.10.in-addr.arpa PTR\n"));
+    }
+    let asker = lab.container(1, 1);
+    eventually("the other host's are known", || said(&lab, 1, "names").contains("web-2-15").then_some(()));
+    let file = lab.dir().join("questions");
+    std::fs::write(&file, questions).unwrap();
+    let mut dnsperf = Command::new("dnsperf");
+    dnsperf.args(["-s", GATEWAY, "-Q", "2000", "-l", "3", "-d"]).arg(&file);
+    let said = run(&asker.netns, &mut dnsperf);
+    let told = |what: &str| said.lines().find_map(|line| line.trim().strip_prefix(what)).unwrap_or_default().trim();
+    let sent = told("Queries sent:");
+    assert!(sent.parse::<u32>().is_ok_and(|sent| sent > 1000), "{said}");
+    assert_eq!(told("Queries completed:"), format!("{sent} (100.00%)"), "{said}");
+    assert_eq!(told("Queries lost:"), "0 (0.00%)", "{said}");
+    assert_eq!(told("Response codes:"), format!("NOERROR {sent} (100.00%)"), "{said}");
+    assert_eq!(dropped(&lab, 1, "service_queue_full"), 0);
 }
 
 /// A resolver of the outside in a namespace: says 192.0.2.7 to everything, cut short by UDP if the question begins with `long`.
@@ -370,6 +435,43 @@ fn other_names_are_asked_of_the_resolvers_unless_the_network_is_to_itself() {
     let silent = &lab.containers_of("silent")[0].netns;
     assert_eq!(dig_at(silent, GATEWAY, "+time=1 example.net A"), None);
     pings(silent, GATEWAY, 56);
+}
+
+#[test]
+fn a_resolver_that_is_silent_costs_the_first_question_a_little_and_one_without_a_way_none() {
+    if !usable() {
+        return;
+    }
+    let lab = lab(spec(1, 1));
+    let (host, container) = (lab.host(1), lab.container(1, 1));
+    let working = Resolver::start(&host.netns);
+    let silent = host.netns.run(|| UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let text = std::fs::read_to_string(host.files.config()).unwrap();
+    let reload_with = |others: &str| {
+        let resolvers = format!("[node]\nresolvers = [{others}, \"127.0.0.1:{}\"]\n", working.port);
+        std::fs::write(host.files.config(), text.replace("[node]\n", &resolvers)).unwrap();
+        said(&lab, 1, "reload");
+    };
+    let ask = |name: &str| {
+        let begun = Instant::now();
+        assert_eq!(dig(container, &format!("{name} A")).answers, ["A 192.0.2.7"], "{name}");
+        begun.elapsed()
+    };
+
+    reload_with(&format!("\"{}\"", silent.local_addr().unwrap()));
+    // Before a C library would ask again.
+    let took = ask("one.example.org");
+    assert!((PATIENCE..Duration::from_secs(5)).contains(&took), "it took {took:?}");
+    silent.recv(&mut [0; 512]).expect("the silent one was asked");
+    let took = ask("two.example.org");
+    assert!(took < PATIENCE, "it took {took:?}");
+    assert!(silent.recv(&mut [0; 512]).is_err(), "the silent one was asked again");
+
+    // The host has a route to its neighbours only.
+    reload_with("\"203.0.113.1\", \"2001:db8:1::1\"");
+    let took = ask("three.example.org");
+    assert!(took < PATIENCE, "it took {took:?}");
 }
 
 #[test]

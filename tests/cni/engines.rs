@@ -5,7 +5,6 @@ use crate::common::engine::{IDLE, IMAGE, Podman, text, with_engines};
 use std::io::Read;
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
-use weft::lab::process;
 
 /// Where `ctr` looks for lists and for plugins; it cannot be told another place.
 const LISTS: &str = "/etc/cni/net.d";
@@ -32,8 +31,8 @@ fn podman(lab: &Lab, image: &Path) -> Podman {
          [network]\nnetwork_backend = \"cni\"\nnetwork_config_dir = {lists:?}\ncni_plugin_dirs = [{plugins:?}]\n"
     );
     fs::write(&settings, text).unwrap();
-    let podman = Podman { settings: Some(settings) };
-    podman.run(&["import", image.to_str().unwrap(), IMAGE]);
+    let podman = Podman { settings: Some(settings), netns: None };
+    podman.import(image);
     podman
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use weft::io::netns::Netns;
+use weft::lab::process;
 
 /// Where Podman keeps its containers.
 const PODMAN_STORAGE: &str = "/var/lib/containers";
@@ -86,19 +87,28 @@ pub(crate) fn with_engines(programs: &[&str], test: impl FnOnce(&Path) -> Result
 pub(crate) struct Podman {
     /// Its settings, `containers.conf`, where they are not the usual ones.
     pub(crate) settings: Option<PathBuf>,
+    /// Where it runs, and makes its bridges, if not where we do.
+    pub(crate) netns: Option<Netns>,
 }
 
 impl Podman {
     pub(crate) fn start(image: &Path) -> Self {
         let podman = Self::default();
-        podman.run(&["import", image.to_str().unwrap(), IMAGE]);
+        podman.import(image);
         podman
+    }
+
+    pub(crate) fn import(&self, image: &Path) {
+        self.run(&["import", image.to_str().unwrap(), IMAGE]);
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("podman");
         command.args(["--cgroup-manager", "cgroupfs"]).args(arguments).stdin(Stdio::null());
         command.envs(self.settings.iter().map(|path| ("CONTAINERS_CONF", path)));
+        if let Some(netns) = &self.netns {
+            process::inside(netns, &mut command).unwrap();
+        }
         command
     }
 
@@ -108,8 +118,14 @@ impl Podman {
 
     /// A running container, with limits that need no privilege: its id.
     pub(crate) fn container(&self, name: &str, more: &[&str]) -> String {
+        text(&self.try_container(name, more))
+    }
+
+    /// The same, if it can be had.
+    pub(crate) fn try_container(&self, name: &str, more: &[&str]) -> Output {
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-        self.run(&[&["run", "-d", "--name", name][..], network(more), &limits, more, &[IMAGE], &IDLE].concat())
+        let line = [&["run", "-d", "--name", name][..], network(more), &limits, more, &[IMAGE], &IDLE].concat();
+        self.command(&line).output().unwrap()
     }
 
     pub(crate) fn netns(&self, name: &str) -> Netns {
