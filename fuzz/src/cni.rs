@@ -55,7 +55,7 @@ impl World for Machine {
                 });
                 let port: PortStatus = serde_json::from_value(port).expect("a port");
                 self.ports.push(port.clone());
-                Response::Attached(port)
+                Response::Attached(Box::new(port))
             }
             Request::Detach(detach) => {
                 self.ports.retain(|port| port.name != detach.port);

@@ -40,7 +40,7 @@ pub(super) fn attach(socket: &Path, args: Attach) -> Result<String, String> {
             absent = reason;
             None
         }
-        Ok(Response::Attached(port)) => Some(Ok(port)),
+        Ok(Response::Attached(port)) => Some(Ok(*port)),
         Ok(Response::Refused(reason)) => Some(Err(reason)),
         Ok(other) => Some(Err(format!("the daemon answered an attach with something else: {other:?}"))),
         Err(error) => Some(Err(error.to_string())),
@@ -49,7 +49,7 @@ pub(super) fn attach(socket: &Path, args: Attach) -> Result<String, String> {
     if let Some(seconds) = args.wait {
         port = until_up(socket, port, patience, seconds)?;
     }
-    let response = Response::Attached(port);
+    let response = Response::Attached(Box::new(port));
     if args.json { show::json(&response) } else { Ok(show::text(&response)) }
 }
 

@@ -50,7 +50,7 @@ impl<'a, W: World> Job<'a, W> {
         let given = self.delegate(Command::Add)?;
         let attach = wanted(self.call, self.conf, netns, network, given.as_ref())?;
         match self.ask(&Request::Attach(attach))? {
-            Response::Attached(port) => Ok((given, port)),
+            Response::Attached(port) => Ok((given, *port)),
             other => Err(odd(&other)),
         }
     }

@@ -157,7 +157,7 @@ impl<H: Host> Control<H> {
         match self.make(now, &spec, Origin::Attach, place) {
             Ok(()) => self.port_status(&name).map_or_else(
                 || Response::Refused(format!("port {name} vanished while it was made: attach it again")),
-                Response::Attached,
+                |port| Response::Attached(Box::new(port)),
             ),
             Err(denied) => denied.response(),
         }

@@ -246,7 +246,7 @@ pub enum Response {
     /// To [`Request::Names`].
     Names(Vec<NameStatus>),
     /// To [`Request::Attach`]: the port as it is.
-    Attached(PortStatus),
+    Attached(Box<PortStatus>),
     /// To [`Request::Published`].
     Published(Outside),
     /// To [`Request::Leases`]: all that are known.

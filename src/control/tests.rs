@@ -148,7 +148,7 @@ impl Plane {
         let mut attach = Attach::new(Target::Pid(place as i32), "blue");
         change(&mut attach);
         match self.control.attach(self.now, &attach, &place) {
-            Response::Attached(port) => Ok(port),
+            Response::Attached(port) => Ok(*port),
             Response::Refused(reason) => Err(reason),
             other => panic!("{other:?}"),
         }

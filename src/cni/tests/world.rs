@@ -89,7 +89,7 @@ impl World for Fake {
         Ok(match request {
             Request::Ports => Response::Ports(self.ports.values().cloned().collect()),
             Request::Networks => Response::Networks(vec![self.network()]),
-            Request::Attach(attach) => Response::Attached(self.attach(attach)),
+            Request::Attach(attach) => Response::Attached(Box::new(self.attach(attach))),
             Request::Published => Response::Published(self.outside.clone()),
             Request::Publish(publish) => {
                 self.outside.published.push(PublicationStatus { publish: publish.clone(), instances: Vec::new() });
