@@ -309,6 +309,21 @@ fn a_published_port_leads_to_containers_here_and_elsewhere() {
     weft(&socket(&lab, 1), "publish 127.0.0.1:8081:10.77.0.6:80 --network blue").done();
     eventually("both are known", || (outside(&lab, 1).published[0].instances.len() == 2).then_some(()));
 
+    // The host forwards for that, and is nobody's way out for it: neither of its own containers' nor of another host's.
+    let route = |netns: &Netns, to: &str, via: &str, ifname: &str| {
+        inside(netns, |netlink| {
+            let index = netlink.link(ifname).unwrap().unwrap().index;
+            netlink.add_route(Some(to.parse().unwrap()), via.parse().unwrap(), index).unwrap();
+        });
+    };
+    route(&world, "10.77.0.0/16", HOST, "in");
+    let beyond = Server::start(&world, 9000, "world");
+    for container in [&one, &two] {
+        route(&container.netns(), &format!("{OUTSIDE}/32"), "10.77.0.2", "eth1");
+        assert!(try_tcp(&container.netns(), address(&format!("{OUTSIDE}:9000"))).is_none());
+    }
+    drop(beyond);
+
     // From outside, from the host, by its own address and by 127.0.0.1: each in turn.
     for (from, to) in [(&world, HOST), (&host, HOST), (&host, "127.0.0.1"), (&host, "10.77.0.2")] {
         both_answer(from, to, 8080, 5353, "10.77.0.2");

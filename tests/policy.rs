@@ -131,6 +131,7 @@ fn a_container_cannot_pass_for_another_nor_for_a_router() {
         ("spoofed_address", &out, tagged),
         ("spoofed_address", &out, arp(out.mac, 3)),
         ("spoofed_address", &plain, arp(plain.mac, 3)),
+        ("spoofed_address", &plain, udp(plain.mac, 3, [7, 7], lie)),
         ("rogue_dhcp", &out, udp(out.mac, 1, [67, 68], lie)),
         ("rogue_dhcp", &plain, udp(plain.mac, 66, [67, 68], lie)),
         ("rogue_router", &out, router),

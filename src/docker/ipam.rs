@@ -5,7 +5,7 @@
 
 use super::api::{Address, RequestPool};
 use super::options::{self, shortened};
-use super::{Driver, HOLDER, Member, PENDING, Refusal, Wish};
+use super::{Driver, HOLDER, Member, PENDING, Place, Refusal, Wish};
 use crate::config;
 use crate::wire::cidr::Cidr;
 use serde_json::{Map, Value, json};
@@ -201,15 +201,23 @@ impl Driver {
     }
 
     /// `ReleaseAddress`. Docker releases the address of an endpoint after it deleted it; one that is still there was forgotten by
-    /// a Docker that was killed.
+    /// a Docker that was killed. Where its container runs, nothing is taken from that: the address is free when it ends.
     pub(super) fn release_address(&mut self, asked: &Address, member: &mut impl Member) -> Result<Value, String> {
         // What is left of a network that is in the file no longer, the next tick gives back.
         let Ok((network, _)) = pool(&asked.pool, member.networks()) else { return Ok(json!({})) };
         let network = network.name.clone();
         let text = &asked.address;
         let address: IpAddr = text.parse().map_err(|_| format!("{} is no address", shortened(text)))?;
-        if let Some(id) = self.endpoint_at(&network, address).map(|endpoint| endpoint.id.clone()) {
-            self.collect(&id, member);
+        if let Some(endpoint) = self.endpoint_at(&network, address).cloned() {
+            if member.place(&endpoint.port, endpoint.sandbox.as_deref()) == Place::Container {
+                tracing::warn!(
+                    "Docker released {address}, which port {} has: it is free when that ends",
+                    endpoint.port
+                );
+                self.released.insert((network, address));
+                return Ok(json!({}));
+            }
+            self.collect(&endpoint.id, member);
         }
         if member.holds(&network, address) {
             member.release(&network, address);

@@ -206,6 +206,8 @@ pub struct Driver {
     loose: BTreeMap<String, Duration>,
     /// Since when addresses are leased that no endpoint has.
     idle: BTreeMap<(String, IpAddr), Duration>,
+    /// Addresses that Docker released while a container had them.
+    released: BTreeSet<(String, IpAddr)>,
     /// The pool that was asked for last without naming a subnet, when, and how often; see [`Driver::request_pool`].
     proposed: Option<(String, Duration, u32)>,
     /// Networks that were remembered from before the restart, and of which Docker has not spoken since.
@@ -396,6 +398,11 @@ impl Driver {
         member.remove_port(&endpoint.port);
         for &address in &endpoint.claimed {
             member.release(&endpoint.network, address);
+        }
+        for address in endpoint.addresses.iter().map(|cidr| cidr.address) {
+            if self.released.remove(&(endpoint.network.clone(), address)) {
+                member.release(&endpoint.network, address);
+            }
         }
         member.forget(&record::endpoint_slot(id));
     }

@@ -428,7 +428,16 @@ fn the_same_address_is_free_at_once_when_docker_was_killed_and_never_while_a_con
     stage.set_place(ENDPOINT, Place::Gone);
     assert_eq!(stage.request("10.32.0.5"), "10.32.0.5/16");
     stage.start(&other(1), "10.32.0.5/16");
-    // dockerd comes back and releases what it knows of; the interface is still about.
+    // dockerd comes back and releases what it knows of. What runs loses nothing by that.
+    stage.release("10.32.0.5");
+    assert!(stage.maps.ports.len() == 1 && stage.holds("10.32.0.5"));
+    let which = json!({ "NetworkID": NETWORK, "EndpointID": other(1) }).to_string();
+    stage.done("NetworkDriver.DeleteEndpoint", &which);
+    assert!(stage.maps.ports.is_empty() && !stage.holds("10.32.0.5"));
+    // Of one that does not run nothing is left.
+    assert_eq!(stage.request("10.32.0.5"), "10.32.0.5/16");
+    stage.start(&other(1), "10.32.0.5/16");
+    stage.set_place(&other(1), Place::Gone);
     stage.release("10.32.0.5");
     assert!(stage.maps.ports.is_empty() && !stage.holds("10.32.0.5"));
     assert_eq!(stage.request("10.32.0.5"), "10.32.0.5/16");

@@ -29,6 +29,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefi
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::cell::RefCell;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -165,7 +166,8 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    database: Database,
+    /// None after it could not be written, since it then refuses everything: it is opened again for what comes next.
+    database: RefCell<Option<Database>>,
     ports: Vec<PortRecord>,
     contacts: Vec<Contact>,
     trust: Vec<Record>,
@@ -201,6 +203,7 @@ impl Store {
             Ok(Err(Unread::System(source))) => return Err(system("open", &path)(source)),
             Err(_) => return Err(damaged("its structure contradicts itself".to_owned())),
         };
+        let database = RefCell::new(Some(database));
         Ok(Self { path, database, ports, contacts, trust, docker, names, host, leases, claims, _lock: lock })
     }
 
@@ -333,12 +336,28 @@ impl Store {
         table: Records,
         change: impl FnOnce(&mut redb::Table<'_, &str, &[u8]>) -> Result<(), redb::StorageError>,
     ) -> Result<(), StoreError> {
+        let mut place = self.database.borrow_mut();
+        let database = match place.take() {
+            Some(database) => database,
+            None => self.open_again()?,
+        };
         let transaction = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+            let transaction = database.begin_write()?;
             change(&mut transaction.open_table(table)?)?;
             Ok(transaction.commit()?)
         };
-        transaction().map_err(|error| self.not_saved(&error))
+        transaction().map_err(|error| self.not_saved(&error))?;
+        *place = Some(database);
+        Ok(())
+    }
+
+    fn open_again(&self) -> Result<Database, StoreError> {
+        // As when it is read for the first time.
+        let open = || Database::builder().set_cache_size(CACHE).open(&self.path);
+        match catch_unwind(AssertUnwindSafe(open)) {
+            Ok(opened) => opened.map_err(|error| self.not_saved(&error)),
+            Err(_) => Err(self.not_saved(&io::Error::other("it is damaged"))),
+        }
     }
 
     fn not_saved(&self, error: &dyn std::error::Error) -> StoreError {

@@ -39,6 +39,20 @@ fn a_host_that_is_back_before_it_was_missed_is_seen_anew() {
 }
 
 #[test]
+fn two_hosts_know_each_other_again_however_quickly_one_of_them_is_back() {
+    for gap in [0, 1, 5, 10, 30] {
+        let mut world = mesh(2, 3);
+        for _ in 0..4 {
+            world.crash(1);
+            world.run(SECOND * gap / 10);
+            world.start(1, &[0]);
+            world.agree_within(PROMISED, "after a quick restart");
+            world.run(SECOND * 3);
+        }
+    }
+}
+
+#[test]
 fn each_side_of_a_partition_works_and_healing_takes_seconds() {
     for seed in seeds(2) {
         let count = 14;

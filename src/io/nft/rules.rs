@@ -100,6 +100,7 @@ pub(super) fn chains(wanted: &Rules) -> Vec<Chain> {
     for exposed in &wanted.exposed {
         let (ifname, network) = (&exposed.ifname, &exposed.network);
         guard.add(format!("{network}: no way to 127.0.0.0/8"), rule().by(Way::In, ifname).to(LOOPBACK).drop());
+        guard.add(format!("{network}: nobody is 127.0.0.0/8"), rule().by(Way::In, ifname).from(LOOPBACK).drop());
         forward.add(format!("{network}: answers"), rule().by(Way::Out, ifname).answers().accept());
         let others = rule().not_by(Way::In, ifname).by(Way::Out, ifname).drop();
         forward.add(format!("{network}: nothing else from elsewhere"), others);
@@ -108,6 +109,16 @@ pub(super) fn chains(wanted: &Rules) -> Vec<Chain> {
             let leaving = rule().from(*prefix).not_by(Way::Out, ifname).masquerade();
             post.add(format!("{network}: to the outside from {prefix}"), leaving);
         }
+    }
+    // Behind all that keeps others out: from one network into another nobody gets.
+    for exposed in &wanted.exposed {
+        let (ifname, network) = (&exposed.ifname, &exposed.network);
+        forward.add(format!("{network}: answers of containers"), rule().by(Way::In, ifname).answers().accept());
+        for prefix in &exposed.masquerade {
+            let out = rule().by(Way::In, ifname).from(*prefix).not_by(Way::Out, ifname).accept();
+            forward.add(format!("{network}: from {prefix} to the outside"), out);
+        }
+        forward.add(format!("{network}: nobody else leaves"), rule().by(Way::In, ifname).drop());
     }
     for one in &wanted.forwards {
         add_forward(&mut publish, one);

@@ -186,3 +186,17 @@ fn no_flipped_byte_ends_in_a_panic_or_a_wrong_record() {
         }
     }
 }
+
+#[test]
+fn what_could_not_be_written_does_not_keep_the_next_from_being_written() {
+    let dir = Scratch::new();
+    let mut store = Store::open(dir.path()).unwrap();
+    store.put(&record("before")).unwrap();
+    let full = || redb::StorageError::Io(io::Error::from_raw_os_error(libc::ENOSPC));
+    let error = store.change(PORTS, |_| Err(full())).unwrap_err().to_string();
+    assert!(error.contains("is the disk full?"), "{error}");
+    store.put(&record("later")).unwrap();
+    drop(store);
+    let names: Vec<_> = Store::open(dir.path()).unwrap().ports().iter().map(|port| port.spec.name.clone()).collect();
+    assert_eq!(names, ["before", "later"]);
+}

@@ -1,9 +1,9 @@
 //! What comes from neighbours, and what goes to them.
 
 use super::{Life, Membership, Output, Session};
-use crate::mesh::document::Head;
+use crate::mesh::document::{Document, Head};
 use crate::mesh::gossip::{FULL, Heard, Heartbeat, Message, Part, Want};
-use crate::mesh::outbox::{FORWARD_WAITS, Packer};
+use crate::mesh::outbox::{FORWARD_WAITS, Outbox, Packer};
 use crate::mesh::store::{BUCKETS, Outcome, Verdict};
 use crate::wire::key::PublicKey;
 use std::collections::BTreeSet;
@@ -262,10 +262,18 @@ impl Membership {
         let life = Life { alive: false, since: now, was_ever_alive: false, route: None };
         self.lives.entry(owner).or_insert(life);
         let above = before.as_ref().map_or(0, |before| before.head.version);
+        let life = |document: &Document| document.head.incarnation;
+        let is_reborn = before.as_deref().is_some_and(|before| life(before) != life(&document));
         for (key, session) in &mut self.sessions {
-            if *key == owner && before.is_none() {
+            if *key == owner && (before.is_none() || is_reborn) {
                 // A stranger is a member: the next heartbeat begins to tell it everything.
                 session.compare.forget(now);
+            }
+            if *key == owner && is_reborn {
+                // It restarted before the session was missed. To it we are the stranger, and all that was told it is forgotten.
+                session.is_eager = true;
+                session.outbox = Outbox::default();
+                session.outbox.push(now, self.us, u64::MAX);
             }
             let is_to_be_told = *key != from && *key != owner && session.was_up && self.store.get(key).is_some();
             // The owner tells its own neighbours.

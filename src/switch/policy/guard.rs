@@ -4,7 +4,7 @@
 //! port with addresses, frames come from its MAC address and packets from its addresses; of one without (a container that
 //! asks DHCP, a bridge with machines behind it) nothing is known that could be held against it. No port, whether guarded
 //! or not, takes the MAC address of a station that is known elsewhere: the FDB has it pinned. And none takes an address that is
-//! known to be another's in ARP or neighbour discovery.
+//! known to be another's.
 //!
 //! | passes always                         | because                                                                      |
 //! |---------------------------------------|------------------------------------------------------------------------------|
@@ -60,7 +60,7 @@ impl Guard {
             Content::Arp(claim) => self.claims(source, claim, owner),
             Content::Ip(packet) => {
                 if self.full {
-                    self.check_packet(packet)?;
+                    self.check_packet(source, packet, &owner)?;
                 }
                 match packet.transport {
                     Transport::Neighbour { claim, .. } => self.claims(source, &claim, owner),
@@ -74,7 +74,7 @@ impl Guard {
     }
 
     /// Whether a packet is of those that its port may send at all, and from there.
-    fn check_packet(&self, packet: &Packet) -> Result<(), Drop> {
+    fn check_packet(&self, source: Mac, packet: &Packet, owner: impl Fn(IpAddr) -> Option<Mac>) -> Result<(), Drop> {
         match packet.transport {
             Transport::Udp { destination, .. } if !self.dhcp_server => {
                 let client = if packet.source.is_ipv4() { DHCP_CLIENT } else { DHCPV6_CLIENT };
@@ -92,10 +92,12 @@ impl Guard {
             }
             _ => {}
         }
-        match self.any_source || self.may_use(packet.source) != Some(false) {
-            true => Ok(()),
-            false => Err(Drop::SpoofedAddress),
-        }
+        let right = self.any_source
+            || match self.may_use(packet.source) {
+                Some(known) => known,
+                None => owner(packet.source).is_none_or(|owner| owner == source),
+            };
+        if right { Ok(()) } else { Err(Drop::SpoofedAddress) }
     }
 
     /// Whether it may use an address; `None` if nothing is known of its family.
