@@ -29,7 +29,7 @@ enum Command {
     /// Take the slices of a member that is gone for good, so that others can have them
     ///
     /// Run this where the authority's key is. A member that is there keeps its slices. If it does come back, it learns of this,
-    /// asks for other slices, and gives up the addresses that were given again.
+    /// asks for a slice anew, and gives way where an address lies in the slice of another that has it.
     Reclaim {
         /// The member's name, or its public key
         member: String,

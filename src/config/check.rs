@@ -3,7 +3,7 @@
 //! The rules for a port are one function, [`port_problems`], used for `[[port]]` in the file and, as [`check_port`],
 //! for `weft attach`.
 
-use super::parse::{MAX_ADDRESSES, MAX_PORTS, NO_KEY, pools};
+use super::parse::{MAX_ADDRESSES, MAX_NAMES, MAX_PORTS, NO_KEY, pools};
 use super::policy::Allow;
 use super::reader::{Report, Section, shortened};
 use super::text::{check_ifname, is_port_name};
@@ -44,6 +44,12 @@ pub fn check_port(port: &Port, network: &Network, others: &[Port]) -> Result<(),
     }
     if port.addresses.len() > MAX_ADDRESSES {
         return Err(format!("an interface has at most {MAX_ADDRESSES} addresses; keep those that are needed"));
+    }
+    if port.names.len() > MAX_NAMES {
+        let has = port.names.len();
+        return Err(format!(
+            "a port has at most {MAX_NAMES} names, and this one would have {has}; keep those that are needed"
+        ));
     }
     if let Err(error) = check_ifname(&port.ifname) {
         return Err(format!("'{}' cannot name an interface: {error}", port.ifname.escape_debug()));

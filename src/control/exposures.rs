@@ -11,7 +11,7 @@
 //! again, instead of rules that belong to nothing.
 
 use super::ipam::Denied;
-use super::nat::{Exposed, PREFIX, Rules};
+use super::nat::{Exposed, HostPort, PREFIX, Rules};
 use super::ports::{Origin, State};
 use super::publications::Publications;
 use super::request::{Expose, ExposureStatus, Publish, Response};
@@ -24,7 +24,10 @@ use crate::wire::key::PublicKey;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How often a published port is tried that a program has.
+const HOLD_AGAIN: Duration = Duration::from_secs(2);
 
 /// The longest name of an interface, without the zero byte.
 const MAX_IFNAME: usize = 15;
@@ -88,6 +91,10 @@ pub(super) struct Outside {
     dropped: BTreeSet<String>,
     /// What was published for ports that are gone was not looked for yet.
     orphans_due: bool,
+    /// Published ports that a program took while there was no daemon, and which.
+    unheld: BTreeMap<HostPort, String>,
+    /// When those are tried again.
+    hold_at: Option<Instant>,
     /// Why it does not do what it should.
     problem: Option<String>,
 }
@@ -127,6 +134,7 @@ impl<H: Host> Control<H> {
                 Record::Publication(publish) => {
                     if let Err(reason) = self.hold(&publish) {
                         tracing::warn!("published port {} is not ours alone: {reason}", publish.host());
+                        self.outside.unheld.insert(publish.host(), reason);
                     }
                     self.outside.publications.insert(publish);
                 }
@@ -305,6 +313,21 @@ impl<H: Host> Control<H> {
         }
     }
 
+    /// Tries again to hold what is published and a program had.
+    pub(super) fn hold_again(&mut self, now: Instant) {
+        if self.outside.unheld.is_empty() || self.outside.hold_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.outside.hold_at = Some(now + HOLD_AGAIN);
+        for host in std::mem::take(&mut self.outside.unheld).into_keys() {
+            let Some(publish) = self.outside.publications.publish_at(&host) else { continue };
+            match self.hold(&publish) {
+                Ok(()) => tracing::info!("published port {host} is ours alone again"),
+                Err(reason) => drop(self.outside.unheld.insert(host, reason)),
+            }
+        }
+    }
+
     /// As [`Self::run_outside`], with its failure.
     pub(super) fn apply_outside(&mut self, now: Instant) -> Result<(), String> {
         let rules = self.wanted_rules(now);
@@ -347,7 +370,9 @@ impl<H: Host> Control<H> {
 
     pub(super) fn outside_warnings(&self) -> impl Iterator<Item = String> {
         let problem = self.outside.problem.iter().cloned();
-        problem.chain(self.outside.publications.warnings()).chain(self.host.obstacles())
+        let unheld = self.outside.unheld.iter();
+        let unheld = unheld.map(|(host, reason)| format!("published port {host} is not ours alone: {reason}"));
+        problem.chain(unheld).chain(self.outside.publications.warnings()).chain(self.host.obstacles())
     }
 
     /// The networks that this host has an address in.

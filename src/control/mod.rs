@@ -564,6 +564,7 @@ impl<H: Host> Control<H> {
             }
         }
         self.watch_tunnels(now);
+        self.hold_again(now);
         self.run_outside(now);
         self.run_policies();
         self.run_due(now);

@@ -82,6 +82,11 @@ impl Publications {
         self.awaited_until.is_some()
     }
 
+    /// What is published on a port of the host.
+    pub(super) fn publish_at(&self, host: &HostPort) -> Option<Publish> {
+        self.all.get(host).map(|one| one.publish.clone())
+    }
+
     /// What was published for this port.
     fn held_by(&self, holder: &str) -> Vec<HostPort> {
         let theirs = self.all.values().filter(|one| one.publish.holder.as_deref() == Some(holder));

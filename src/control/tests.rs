@@ -114,6 +114,7 @@ impl Plane {
             host_records,
             rules: Rules::default(),
             obstacles: Vec::new(),
+            busy: BTreeSet::new(),
             held: BTreeSet::new(),
             probed: Vec::new(),
             names: BTreeMap::new(),
@@ -245,6 +246,7 @@ fn what_cannot_be_beside_the_ports_there_are_does_not_reach_the_machine() {
         ("port 'web' in network 'blue' has 10.32.0.5", &|a| a.addresses = vec!["10.32.0.5/16".parse().unwrap()]),
         ("outside network 'blue'", &|a| a.addresses = vec!["10.33.0.5/16".parse().unwrap()]),
         ("already port pid:7:eth1's", &|a| a.mac = first.mac),
+        ("at most 16 names", &|a| a.names = (0..17).map(|n| format!("n{n}")).collect()),
     ] {
         let said = refused(&mut plane, change);
         assert!(said.contains(part), "'{part}' is not in: {said}");

@@ -175,7 +175,7 @@ impl<H: Host> Control<H> {
                     given_way.insert((has.vni, *ip));
                     told.push(format!(
                         "port {} has {ip} of network {}, which member '{}' gave out of its slice: frames for it go there; \
-                         detach the port and attach it with another address",
+                         detach it (what Docker attached: docker network disconnect) and attach it with another address",
                         has.name,
                         network.name,
                         view.name()

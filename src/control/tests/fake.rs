@@ -55,6 +55,8 @@ pub(super) struct Fake {
     pub(super) rules: Rules,
     pub(super) obstacles: Vec<String>,
     pub(super) held: BTreeSet<HostPort>,
+    /// Ports that a program has.
+    pub(super) busy: BTreeSet<u16>,
     pub(super) probed: Vec<SocketAddr>,
     pub(super) names: BTreeMap<(String, String), AddedName>,
     pub(super) out: Sink,
@@ -229,6 +231,7 @@ impl Host for Fake {
 
     fn hold_port(&mut self, port: HostPort) -> Result<(), String> {
         match port.port {
+            port if self.busy.contains(&port) => Err(format!("port {port} is taken by python3")),
             22 => Err("port 22 is taken by sshd".to_owned()),
             _ if self.held.insert(port) => Ok(()),
             _ => panic!("{port} is held once"),

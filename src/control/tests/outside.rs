@@ -260,6 +260,23 @@ fn a_restart_goes_on_with_what_is_exposed_and_published() {
 }
 
 #[test]
+fn a_published_port_that_a_program_took_meanwhile_is_told_of_and_held_as_soon_as_it_is_free() {
+    let mut plane = Plane::new(FILE);
+    expose(&mut plane, "blue", &["10.32.0.2/16"], true).unwrap();
+    publish(&mut plane, &publication(8080, "10.32.0.7")).unwrap();
+    let mut next = Plane::new(FILE);
+    next.control.host.host_records = plane.control.host.host_records.clone();
+    next.control.host.busy.insert(8080);
+    next.control.restore_outside();
+    let warned = |plane: &Plane| plane.control.outside_warnings().any(|text| text.contains("taken by python3"));
+    next.pass(Duration::from_secs(5));
+    assert!(warned(&next) && next.control.host.held.is_empty());
+    next.control.host.busy.clear();
+    next.pass(Duration::from_secs(3));
+    assert!(!warned(&next) && next.control.host.held.len() == 1);
+}
+
+#[test]
 fn a_restart_keeps_instances_until_their_member_was_heard_or_had_time_to_be() {
     let mut plane = Plane::new(FILE);
     expose(&mut plane, "blue", &["10.32.0.2/16"], false).unwrap();

@@ -88,7 +88,7 @@ impl TrustState {
         let slices: Vec<String> = reclaimed.slices.iter().map(ToString::to_string).collect();
         Ok(vec![
             format!("'{}' has lost {}; all members are told", reclaimed.name, slices.join(", ")),
-            "when it comes back it asks for other slices, and gives way wherever its containers' addresses were given again"
+            "when it comes back it asks for a slice anew, and gives way wherever its containers' addresses lie in another's"
                 .to_owned(),
         ])
     }
