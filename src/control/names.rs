@@ -229,7 +229,7 @@ impl<H: Host> Control<H> {
     }
 
     /// A network of ours, and the name in it that is meant.
-    fn name_below(&self, network: &str, name: &str) -> Result<(String, String), String> {
+    pub(super) fn name_below(&self, network: &str, name: &str) -> Result<(String, String), String> {
         let network = self.network(network).ok_or_else(|| self.no_network(network))?;
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if name == network.naming.zone {

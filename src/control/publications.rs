@@ -166,6 +166,11 @@ impl<H: Host> Control<H> {
     }
 
     pub(super) fn try_publish(&mut self, now: Instant, publish: &Publish) -> Result<String, String> {
+        let to = match &publish.to {
+            Backend::Name(name) => Backend::Name(self.name_below(&publish.network, name)?.1),
+            address @ Backend::Address(_) => address.clone(),
+        };
+        let publish = &Publish { to, ..publish.clone() };
         let host = publish.host();
         let publications = &self.outside.publications.all;
         if let Some(other) = publications.values().find(|one| one.publish.host().clashes(&host)) {

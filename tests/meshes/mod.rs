@@ -4,7 +4,6 @@ mod addresses;
 mod connecting;
 mod joining;
 mod later;
-mod moving;
 mod relaying;
 mod revoking;
 mod rotating;

@@ -148,8 +148,9 @@ fn what_cannot_be_exposed_is_refused_and_nothing_is_left() {
 fn a_published_port_leads_to_the_instances_that_answer() {
     let mut plane = Plane::new(FILE);
     expose(&mut plane, "blue", &["10.32.0.2/16"], false).unwrap();
-    let said = publish(&mut plane, &publication(8080, "web")).unwrap();
-    assert!(said.contains("8080/tcp") && said.contains("nobody has that name yet"), "{said}");
+    // As DNS has it, with the zone or without.
+    let said = publish(&mut plane, &publication(8080, "Web.blue.weft.")).unwrap();
+    assert!(said.contains("leads to web:80") && said.contains("nobody has that name yet"), "{said}");
     assert_eq!(forward(&plane, 8080).targets, []);
     let status = plane.control.show(plane.now, &Request::Status).unwrap();
     assert!(matches!(status, Response::Status(s) if s.warnings.iter().any(|w| w.contains("8080/tcp leads nowhere"))));

@@ -1,10 +1,19 @@
 //! A container that stops on one host and starts on another with its address; and one address on two hosts.
+//!
+//! What is promised is a time, on a bad line: so this has the machine for itself, in a program of its own and one after the other.
 
-use crate::common::place::{lab, path_of, spec, usable};
-use crate::common::{SOON, eventually};
-use crate::support::{reaches, status};
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+#[path = "support/mod.rs"]
+mod support;
+
+use common::place::{lab, path_of, spec, usable};
+use common::{SOON, eventually};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use support::{reaches, status};
 use weft::config::{PortAddress, Target};
 use weft::control::request::{Attach, Detach, Request, Response};
 use weft::lab::Lab;
@@ -22,6 +31,8 @@ const MOVES: u8 = 20;
 const REACHED: Duration = Duration::from_secs(1);
 /// A ping that is not answered by then was lost, which half of them are.
 const LOST: Duration = Duration::from_millis(20);
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Gives the container of host `h` an interface with [`MOVING`].
 fn start(lab: &Lab, h: usize, mac: Mac) {
@@ -47,6 +58,7 @@ fn a_container_that_moves_is_reached_within_a_second_on_a_wire_that_loses_a_thir
     if !usable() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let lossy = LinkSettings { loss: 30.0, ..Default::default() };
     // The wire loses nothing while the mesh is made: that is another test.
     let lab = lab(LabSpec { underlay: Underlay::Impaired(LinkSettings::default(), 7), ..spec(3, 1) });
@@ -82,6 +94,7 @@ fn an_address_on_two_hosts_is_named_with_both_its_owners() {
     if !usable() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = lab(LabSpec { underlay: Underlay::Impaired(LinkSettings::default(), 7), ..spec(3, 1) });
     reaches(lab.container(2, 1), lab.container(3, 1));
     let warned = |h: usize| {
