@@ -123,7 +123,7 @@ fn drain(us: &mut Membership) {
             }
             Output::Ledger(bytes) => assert!(bytes.len() <= 8 << 10),
             Output::Warning(warning) => assert!(!warning.contains(|c: char| c.is_control())),
-            Output::Changed(_) | Output::Left(_) | Output::Neighbours => {}
+            Output::Changed(_) | Output::Answered(_) | Output::Left(_) | Output::Neighbours => {}
         }
     }
     assert!(sent <= MOST_SENT, "{sent} bytes at one moment");

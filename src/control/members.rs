@@ -190,6 +190,7 @@ impl<H: Host> Control<H> {
                 Output::Changed(key) | Output::Left(key) => {
                     self.members.changed.insert(key);
                 }
+                Output::Answered(key) => self.confirm_way(&key),
                 Output::Neighbours => self.keep_neighbours(now),
                 Output::Ledger(bytes) => self.take_ledger(now, &bytes),
                 Output::Warning(sentence) => self.warn(sentence),

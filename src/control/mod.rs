@@ -234,6 +234,8 @@ pub trait Host {
     /// # Errors
     /// One sentence; what was kept before is.
     fn change_claims(&mut self, keep: &[Claim], forget: &[Claim]) -> Result<(), String>;
+    /// Tells the kernel that what we send to this underlay address arrives, so that it need not ask for its neighbour on the way.
+    fn confirm_neighbour(&mut self, to: SocketAddr);
     /// Our way out.
     fn out(&mut self) -> &mut Self::Out;
     /// What the machine itself would tell an operator: offload name → state, and warnings.

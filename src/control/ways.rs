@@ -155,6 +155,7 @@ impl<H: Host> Control<H> {
                     }
                 }
                 Output::WantStream { peer } => self.want_stream(peer),
+                Output::Answered { way } => self.host.confirm_neighbour(way),
                 Output::Observed => {
                     if self.members.chatter.may_speak(now) {
                         tracing::info!("others see this member at {:?}", self.mesh.observed());
@@ -171,6 +172,15 @@ impl<H: Host> Control<H> {
             self.publish();
         }
         self.run_members(now);
+    }
+
+    /// What we sent to a peer arrived, over the way that its tunnel uses.
+    pub(super) fn confirm_way(&mut self, key: &PublicKey) {
+        let entry = self.id_of(key).and_then(|id| self.peers.get(&id));
+        let way = entry.and_then(|entry| {
+            entry.peer.tunnel().endpoint().filter(|way| Kind::of(*way, entry.peer.address) == Kind::Direct)
+        });
+        way.into_iter().for_each(|way| self.host.confirm_neighbour(way));
     }
 
     /// Has the data plane know what the mesh knows of a peer.

@@ -465,6 +465,12 @@ impl Host for Machine {
         self.store.change_claims(keep, forget).map_err(|error| error.to_string())
     }
 
+    fn confirm_neighbour(&mut self, to: SocketAddr) {
+        if let Some(sockets) = self.sockets.first() {
+            sockets.confirm_neighbour(to);
+        }
+    }
+
     fn out(&mut self) -> &mut Outbox {
         &mut self.outbox
     }

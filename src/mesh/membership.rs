@@ -107,6 +107,8 @@ pub enum Output {
     Changed(PublicKey),
     /// A member was forgotten, or is none any more.
     Left(PublicKey),
+    /// What we sent to this neighbour arrived there.
+    Answered(PublicKey),
     /// [`Membership::neighbours`] are others: have sessions with those.
     Neighbours,
     /// A ledger came that is newer than ours, if it is one: verify it, then [`Membership::set_ledger`].

@@ -150,6 +150,11 @@ pub enum Output<P> {
         /// Which.
         peer: P,
     },
+    /// A probe over this direct way was answered: whatever is next on it takes what we send (RFC 4861 §7.3.1).
+    Answered {
+        /// Which way.
+        way: SocketAddr,
+    },
     /// Others see us at other addresses than before: see [`Mesh::observed`].
     Observed,
 }
@@ -342,9 +347,9 @@ impl<P: Copy + Ord> Mesh<P> {
                 let mut way = None;
                 let theirs = peer.link.theirs;
                 self.with_peer(now, id, |peer| way = peer.paths.acked(now, token));
-                if let (Some(way), Some(seen)) = (way, seen)
-                    && Kind::of(way, theirs) == Kind::Direct
-                {
+                let Some(way) = way.filter(|way| Kind::of(*way, theirs) == Kind::Direct) else { return };
+                self.queue.push_back(Queued::Output(Output::Answered { way }));
+                if let Some(seen) = seen {
                     self.reflexive.saw(now, id, seen);
                     self.observed |= self.reflexive.update(now);
                 }

@@ -120,22 +120,25 @@ impl Pulse {
         }
     }
 
-    /// A heartbeat came.
-    pub fn beat(&mut self, now: Duration, beat: &Heartbeat) {
+    /// A heartbeat came. Returns whether it answers one of ours.
+    pub fn beat(&mut self, now: Duration, beat: &Heartbeat) -> bool {
         self.heard(now);
         self.is_chosen_there = beat.is_chosen;
         self.stamp = Some((beat.stamp, now));
         self.count(beat.sequence);
+        let mut is_answer = false;
         if beat.echo != 0 {
             let sent = Duration::from_micros(beat.echo.wrapping_sub(self.offset));
             let trip = now.saturating_sub(sent).saturating_sub(Duration::from_micros(beat.held.into()));
-            if sent <= now && trip < SILENCE {
+            is_answer = sent <= now && trip < SILENCE;
+            if is_answer {
                 self.round_trip = Some(self.round_trip.map_or(trip, |smooth| (smooth * 7 + trip) / 8));
             }
         }
         if beat.is_urgent {
             self.due = self.due.min(now.max(self.answered + ANSWER_EVERY));
         }
+        is_answer
     }
 
     /// When the next heartbeat is due; never where neither end wants the link and both have been told.

@@ -239,7 +239,7 @@ impl World {
                 Output::Warning(warning) => self.hosts[n].warnings.push(warning),
                 Output::Left(key) => self.hosts[n].left.push(key),
                 Output::Ledger(bytes) => self.hosts[n].ledgers.push(bytes),
-                Output::Changed(_) => {}
+                Output::Changed(_) | Output::Answered(_) => {}
             }
         }
     }

@@ -4,6 +4,7 @@ mod addresses;
 mod connecting;
 mod joining;
 mod later;
+mod neighbours;
 mod relaying;
 mod revoking;
 mod rotating;

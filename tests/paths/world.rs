@@ -384,7 +384,7 @@ impl World {
                         self.at(MS * 100, Event::Stream(a, peer));
                     }
                 }
-                Output::Changed { .. } | Output::Observed => {}
+                Output::Changed { .. } | Output::Observed | Output::Answered { .. } => {}
             }
         }
     }

@@ -282,6 +282,8 @@ impl Host for Fake {
         Ok(())
     }
 
+    fn confirm_neighbour(&mut self, _: SocketAddr) {}
+
     fn out(&mut self) -> &mut Sink {
         &mut self.out
     }

@@ -152,8 +152,11 @@ impl Membership {
 
     fn beat(&mut self, now: Duration, from: PublicKey, is_member: bool, beat: &Heartbeat) {
         let Some(session) = self.sessions.get_mut(&from) else { return };
-        session.pulse.beat(now, beat);
+        let is_answer = session.pulse.beat(now, beat);
         session.ledger.beat(now, &self.ledger, beat);
+        if is_answer {
+            self.outputs.push_back(Output::Answered(from));
+        }
         if !is_member {
             return;
         }
