@@ -1,7 +1,7 @@
 //! `docs/coming-from.md` tells people of other systems what to type. Here all of it is typed, line after line, on two hosts of a lab:
-//! each has a network namespace, a dockerd, and directories of its own in place of /etc, /run/weft and /var/lib, so that the commands find everything
-//! where they look for it by themselves. What the page only mentions, in tables, is held against `weft COMMAND --help`, and keys against
-//! the reference of the configuration.
+//! each has a network namespace, a dockerd, and directories of its own in place of /etc, /opt, /run/weft and /var/lib, so that the commands find everything
+//! where they look for it by themselves. What the page mentions in tables must be in one of those lines, and is held against `weft COMMAND --help`;
+//! keys are held against the reference of the configuration.
 //!
 //! | in a block of | line | what becomes of it |
 //! |---|---|---|
@@ -38,7 +38,9 @@ const PAGE: &str = include_str!("../docs/coming-from.md");
 const CONFIGURATION: &str = include_str!("../docs/configuration.md");
 const HOSTS: [&str; 2] = ["alpha", "beta"];
 /// What a host has of its own, besides what Docker wants.
-const OWN: [&str; 3] = ["/etc", "/run/weft", "/var/lib"];
+const OWN: [&str; 4] = ["/etc", "/run/weft", "/var/lib", "/opt"];
+/// Limits that Podman need not raise, and no systemd: what a lab's host is.
+const PODMAN_SETTINGS: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n[engine]\ncgroup_manager = \"cgroupfs\"\n";
 /// What may have to be asked again.
 const QUESTIONS: [&str; 5] = ["ping ", "nslookup ", "curl ", "wget ", "docker run --rm "];
 
@@ -175,6 +177,53 @@ fn every_option_and_key_that_the_page_mentions_exists() {
     assert!(wrong.is_empty(), "weft has no such thing: docs/coming-from.md:{}", wrong.join("\ndocs/coming-from.md:"));
 }
 
+/// A program, what it is to do, its options, and of those that take one of a few words also that.
+fn is_typed(code: &str, typed: &[&str]) -> bool {
+    let words: Vec<&str> = code.split_whitespace().collect();
+    let is_needed = |at: &usize| {
+        let is_word = *at < 2 && !words[0].starts_with('-');
+        is_word || words[*at].starts_with('-') || *at > 0 && ["-o", "--allow"].contains(&words[at - 1])
+    };
+    let needed: Vec<&str> = (0..words.len()).filter(is_needed).map(|at| words[at]).collect();
+    let is_in = |line: &str, needed: &str| {
+        let same = |word: &str| word == needed || word.split('=').next() == Some(needed);
+        line.split_whitespace().any(same)
+    };
+    typed.iter().any(|line| needed.iter().all(|needed| is_in(line, needed)))
+}
+
+/// In the column of weft, and in Docker's where weft has "the same".
+#[test]
+fn every_command_and_option_in_the_tables_is_typed_in_an_example() {
+    let acts = acts(PAGE).unwrap();
+    let typed: Vec<&str> = acts
+        .iter()
+        .filter_map(|(_, act)| if let Act::Type { command, .. } = act { Some(*command) } else { None })
+        .collect();
+    assert!(is_typed("weft attach NAME --network blue", &typed) && is_typed("-o gateway=none", &typed));
+    assert!(!is_typed("weft attach --fly", &typed) && !is_typed("-o gateway=moon", &typed));
+    // A later command line of Docker's cannot ask an earlier engine for it: `tests/docker.rs` does, by the API.
+    let excused = ["--mac-address"];
+    let is_command = |code: &&str| {
+        let programs = ["weft", "docker", "podman", "nsenter", "ip"];
+        code.starts_with('-') || programs.contains(&code.split(' ').next().unwrap_or_default()) && code.contains(' ')
+    };
+    let mut missing = Vec::new();
+    for (number, line) in (1..).zip(PAGE.lines()) {
+        let row = line.strip_prefix("| ").and_then(|row| row.strip_suffix(" |")?.rsplit_once(" | "));
+        let Some((theirs, ours)) = row else { continue };
+        let theirs = if ours.starts_with("the same") && line.contains("`--") { theirs } else { "" };
+        let all = codes(theirs).chain(codes(ours)).filter(is_command);
+        let untyped = all.filter(|code| !excused.contains(code) && !is_typed(code, &typed));
+        missing.extend(untyped.map(|code| format!("{number}: `{code}`")));
+    }
+    assert!(
+        missing.is_empty(),
+        "no example types this: docs/coming-from.md:{}",
+        missing.join("\ndocs/coming-from.md:")
+    );
+}
+
 /// The two hosts, and what goes on there. Daemons end before the lab does.
 struct World {
     daemons: Vec<Child>,
@@ -199,6 +248,8 @@ impl World {
             own.iter().for_each(|path| fs::create_dir_all(path).unwrap());
             let copied = Command::new("cp").args(["-a", "/etc/."]).arg(&own[0]).status().unwrap();
             assert!(copied.success(), "/etc was not copied");
+            fs::create_dir_all(own[0].join("containers")).unwrap();
+            fs::write(own[0].join("containers/containers.conf"), PODMAN_SETTINGS).unwrap();
             let binds: Vec<(&Path, &str)> = own.iter().map(PathBuf::as_path).zip(OWN).collect();
             dockers.push(Docker::start_where(&binds, &lab, h, image, &["--bip=172.30.0.1/24"])?);
         }
@@ -226,7 +277,11 @@ impl World {
             }
             Act::Type { at, container, command } => match (container, command.strip_suffix(" &")) {
                 (Some(name), _) => self.ask(*at, command, &["docker", "exec", name, "sh", "-c", command]),
-                (None, None) => self.ask(*at, command, &["sh", "-c", command]),
+                // In a checkout of weft.
+                (None, None) => {
+                    let line = format!("cd '{}' && {command}", env!("CARGO_MANIFEST_DIR"));
+                    self.ask(*at, command, &["sh", "-c", &line])
+                }
                 (None, Some(command)) => self.begin(*at, command),
             },
         }
@@ -325,7 +380,7 @@ impl Drop for World {
 
 #[test]
 fn every_line_of_the_page_works() {
-    for program in ["curl", "nsenter"] {
+    for program in ["curl", "nsenter", "podman"] {
         if !have(program) {
             skip!("{program} is not installed");
         }
