@@ -174,7 +174,7 @@ impl<H: Host> Control<H> {
         self.run_members(now);
     }
 
-    /// What we sent to a peer arrived, over the way that its tunnel uses.
+    /// What we sent to a peer arrived. It is counted for the way that its tunnel uses, which is another one at most once when that changes.
     pub(super) fn confirm_way(&mut self, key: &PublicKey) {
         let entry = self.id_of(key).and_then(|id| self.peers.get(&id));
         let way = entry.and_then(|entry| {

@@ -241,7 +241,8 @@ impl PathMtu {
     }
 
     /// A probe was answered. Returns its round-trip time, or nothing if no such probe is out. Tokens can be guessed: a
-    /// member that answers what did not arrive harms only what is sent to itself.
+    /// member that answers what did not arrive harms only what is sent to itself, and keeps our kernel from asking for the neighbour
+    /// on the way there, which it asked for once.
     pub fn acked(&mut self, now: Duration, token: u64) -> Option<Duration> {
         let at = self.sent.iter().position(|sent| sent.probe.token == token)?;
         let Sent { probe: Probe { size, .. }, at } = self.sent.remove(at)?;

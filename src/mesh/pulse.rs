@@ -45,6 +45,8 @@ pub struct Pulse {
     sequence: u32,
     /// The last stamp heard, and when.
     stamp: Option<(u64, Duration)>,
+    /// When the latest of our heartbeats that the other end has heard was sent.
+    echoed: Option<Duration>,
     round_trip: Option<Duration>,
     /// Their highest sequence number, and which of those before it came.
     newest: u32,
@@ -68,6 +70,7 @@ impl Pulse {
             answered: Duration::ZERO,
             sequence: chance as u32,
             stamp: None,
+            echoed: None,
             round_trip: None,
             newest: 0,
             came: 0,
@@ -120,7 +123,7 @@ impl Pulse {
         }
     }
 
-    /// A heartbeat came. Returns whether it answers one of ours.
+    /// A heartbeat came. Returns whether it is the first to say that one of ours arrived; those after it repeat that until another has.
     pub fn beat(&mut self, now: Duration, beat: &Heartbeat) -> bool {
         self.heard(now);
         self.is_chosen_there = beat.is_chosen;
@@ -130,8 +133,9 @@ impl Pulse {
         if beat.echo != 0 {
             let sent = Duration::from_micros(beat.echo.wrapping_sub(self.offset));
             let trip = now.saturating_sub(sent).saturating_sub(Duration::from_micros(beat.held.into()));
-            is_answer = sent <= now && trip < SILENCE;
-            if is_answer {
+            if sent <= now && trip < SILENCE {
+                is_answer = self.echoed.is_none_or(|before| before < sent);
+                self.echoed = self.echoed.max(Some(sent));
                 self.round_trip = Some(self.round_trip.map_or(trip, |smooth| (smooth * 7 + trip) / 8));
             }
         }
@@ -276,6 +280,26 @@ mod tests {
         assert!(ends.iter_mut().any(|end| end.tell(PublicKey([1; 32])).loss >= 3));
         let (ends, _) = play(5 * MS, Duration::from_secs(16), |now| now >= Duration::from_secs(10));
         assert!(ends.iter().all(|end| !end.is_up(Duration::from_secs(15))));
+    }
+
+    #[test]
+    fn what_arrives_is_told_once() {
+        let second = Duration::from_secs(1);
+        let (mut us, mut them) = (Pulse::new(Duration::ZERO, 1 << 60), Pulse::new(Duration::ZERO, 7));
+        us.choose(Duration::ZERO, true);
+        them.choose(Duration::ZERO, true);
+        let mut arrives = |at: u32, is_lost: bool| {
+            let now = at * 3 * second;
+            let ours = us.poll(now, 0).unwrap();
+            if !is_lost {
+                them.beat(now, &ours);
+            }
+            us.beat(now + 20 * MS, &them.poll(now + 10 * MS, 0).unwrap())
+        };
+        assert_eq!(
+            [(1, false), (2, false), (3, true), (4, true), (5, false)].map(|(at, is_lost)| arrives(at, is_lost)),
+            [true, true, false, false, true]
+        );
     }
 
     #[test]
