@@ -189,7 +189,9 @@ fn is_typed(code: &str, typed: &[&str]) -> bool {
         let same = |word: &str| word == needed || word.split('=').next() == Some(needed);
         line.split_whitespace().any(same)
     };
-    typed.iter().any(|line| needed.iter().all(|needed| is_in(line, needed)))
+    // An option alone is not any program's.
+    let is_ours = |line: &str| ["weft ", "docker ", "podman "].iter().any(|program| line.contains(program));
+    typed.iter().any(|line| is_ours(line) && needed.iter().all(|needed| is_in(line, needed)))
 }
 
 /// In the column of weft, and in Docker's where weft has "the same".

@@ -20,7 +20,7 @@ use std::time::Duration;
 use weft::names::directory::{Entry, Kind};
 use weft::names::forward::{Forwarder, Output};
 use weft::names::zone::Others;
-use weft::names::{Directory, MAX_DATAGRAM, Settings, Transport, Verdict, Zone, answer};
+use weft::names::{Directory, Effort, MAX_DATAGRAM, Settings, Transport, Verdict, Zone, answer};
 use weft::wire::key::PublicKey;
 
 const BLUE: u32 = 100;
@@ -74,13 +74,19 @@ pub fn run(data: &[u8]) {
                 let vni = if input.byte().unwrap_or(0) & 1 == 0 { BLUE } else { RED };
                 let length = input.word().unwrap_or(0);
                 let query = input.bytes(length.into());
-                match answer(&directory, vni, transport, query, u64::from(how) << 32, &mut out) {
+                let random = u64::from(how) << 32;
+                let mut soon = Vec::new();
+                let little = answer(&directory, vni, transport, Effort::Little, query, random, &mut soon);
+                let verdict = answer(&directory, vni, transport, Effort::Whole, query, random, &mut out);
+                assert!(little == Verdict::Later || (little, &soon) == (verdict, &out), "{query:?}");
+                match verdict {
+                    Verdict::Later => panic!("there is no later"),
                     Verdict::Silent => assert!(out.is_empty()),
                     Verdict::Answer => {
                         check(&out, [query[0], query[1]], transport);
                         let is_told = |bytes: &[u8]| bytes.windows(4).any(|window| window == SECRET);
                         assert!(vni == RED || is_told(query) || !is_told(&out), "{out:?}");
-                        let again = answer(&directory, vni, transport, &out.clone(), 0, &mut out);
+                        let again = answer(&directory, vni, transport, Effort::Whole, &out.clone(), 0, &mut out);
                         assert_eq!(again, Verdict::Silent, "an answer was answered");
                     }
                     Verdict::Forward => {

@@ -57,9 +57,9 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn new(added: Vec<AddedName>) -> Self {
+    pub(super) fn new(added: Vec<AddedName>, directory: Arc<Directory>) -> Self {
         let added = added.into_iter().map(|added| ((added.network.clone(), added.name.clone()), added)).collect();
-        Self { added, ..Self::default() }
+        Self { added, directory, ..Self::default() }
     }
 }
 

@@ -20,9 +20,10 @@ use super::ports::{Missing, Origin};
 use super::docker::Whereabouts;
 use super::reload::limits;
 use super::request::{Attach, Detach, FdbEntry, PeerStatus, PortStatus, Request, Response};
-use super::{Control, DockerRecord, Host, Identity, Lookup, MachineReport, NewPort};
+use super::{Control, Host, Identity, Lookup, MachineReport, NewPort};
 use crate::config::parse::{Defaults, parse};
 use crate::config::{Config, LogLevel, Target};
+use crate::docker::record::Record as DockerRecord;
 use crate::ipam::{Claim, Lease};
 use crate::switch::ids::{Place, PortId};
 use crate::switch::topology::{Port, Topology};
@@ -120,7 +121,8 @@ impl Plane {
             names: BTreeMap::new(),
             out: Sink::default(),
         };
-        let control = Control::new(host, config, Signer::new(&private), identity.address, switch.clone(), now);
+        let control =
+            Control::new(host, config, Signer::new(&private), identity.address, switch.clone(), Arc::default(), now);
         Self { control, switch, now }
     }
 

@@ -29,6 +29,7 @@ use crate::config::{Config, check_identity};
 use crate::control::reload::limits;
 use crate::control::request::{Request, Response};
 use crate::control::{Control, Host, Identity, MachineReport, TICK};
+use crate::names::Directory;
 use crate::switch::Switch;
 use crate::switch::staging::Merge;
 use crate::switch::topology::Topology;
@@ -189,11 +190,11 @@ fn start(
     let stream_queue = streams.as_ref().map(stream::Prepared::queue);
     let no_thread = |error| format!("cannot start a thread: {error}");
     let service = service::Prepared::new().map_err(no_thread)?;
-    let service_queue = service.queue();
+    let (service_queue, directory) = (service.queue(), Arc::new(Directory::default()));
     let outbox_of = |sockets: &Arc<UdpSockets>| {
         let (sockets, notices) = (sockets.clone(), events.notices.0.clone());
         let outbox = Outbox::new(switch.clone(), sockets, table.clone(), stream_queue.clone(), notices);
-        outbox.with_service(service_queue.clone())
+        outbox.with_service(directory.clone(), service_queue.clone())
     };
     let make_outbox = || outbox_of(&sockets[0]);
     let mut workers = Vec::new();
@@ -235,8 +236,8 @@ fn start(
     machine.authority_key_file = authority_key_file;
     let left = machine.left_ports();
     let signer = Signer::new(private);
-    let mut control = Control::new(machine, config, signer, identity.address, switch.clone(), now);
-    let service = service.start(switch.clone(), service_outbox, control.names().clone());
+    let mut control = Control::new(machine, config, signer, identity.address, switch.clone(), directory.clone(), now);
+    let service = service.start(switch.clone(), service_outbox, directory);
     control.host.service = Some(service.map_err(no_thread)?);
     for record in left {
         if !control.wants_adopted(&record.spec, record.origin, record.vni) {

@@ -3,10 +3,13 @@
 //! Frames for ports are written to their TAPs at once, datagrams collect in a send batch until it is full or the caller
 //! flushes, and what control should know goes into its bounded queue. Each worker and the control thread own one.
 
-use super::service::ServiceQueue;
+use super::random;
+use super::service::stack::Heard;
+use super::service::{Quick, ServiceQueue};
 use super::stream::{Refused, StreamQueue};
 use super::tap::Tap;
 use super::udp::{SendBatch, UdpSockets};
+use crate::names::Directory;
 use crate::switch::counters::Drop;
 use crate::switch::ids::{IdMap, PeerId, PortId};
 use crate::switch::topology::Port;
@@ -82,7 +85,7 @@ pub struct Outbox {
     table: Arc<PortTable>,
     batch: SendBatch,
     streams: Option<StreamQueue>,
-    service: Option<ServiceQueue>,
+    service: Option<(Quick, ServiceQueue)>,
     notices: Sender<Notice>,
 }
 
@@ -99,10 +102,10 @@ impl Outbox {
         Self { switch, sockets, shared, table, batch: SendBatch::default(), streams, service: None, notices }
     }
 
-    /// The same where somebody answers for service addresses.
+    /// The same where somebody answers for service addresses: short answers are given at once, out of `directory`.
     #[must_use]
-    pub fn with_service(self, service: ServiceQueue) -> Self {
-        Self { service: Some(service), ..self }
+    pub fn with_service(self, directory: Arc<Directory>, queue: ServiceQueue) -> Self {
+        Self { service: Some((Quick::new(directory, random()), queue)), ..self }
     }
 
     /// Looks at the ports as they are: once per round of the owner's loop.
@@ -179,7 +182,20 @@ impl Egress for Outbox {
     }
 
     fn serve(&mut self, port: &Port, header: VnetHeader, frame: &[u8]) -> bool {
-        self.service.as_ref().is_some_and(|service| service.push(port, header, frame))
+        // Taken out while its answer goes through us.
+        let Some((mut quick, queue)) = self.service.take() else { return false };
+        let switch = Arc::clone(&self.switch);
+        let heard = Heard { port: port.id, header, frame };
+        let answer = switch.topology().network(port.vni).and_then(|network| quick.answer(network, heard));
+        let is_taken = match answer {
+            Some(answer) => {
+                switch.reply(port.id, answer, self);
+                true
+            }
+            None => queue.push(port, header, frame),
+        };
+        self.service = Some((quick, queue));
+        is_taken
     }
 
     fn notify(&mut self, event: Event<'_>) {

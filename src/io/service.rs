@@ -1,19 +1,22 @@
 //! What answers for the service addresses of networks: ping, and names by UDP and TCP.
 //!
 //! ```text
-//!  workers ── ServiceQueue ──► weft-service ──► its own outbox ──► the port that asked
-//!                               │   ▲    │
-//!            names::Directory ──┘   │    └── UDP, TCP ──► resolvers elsewhere
-//!            (control writes)       └──────────────────── what they say
+//!  workers ──► Quick ──────────────────────────────────────────► the port that asked
+//!     │          └── names::Directory (control writes)                    ▲
+//!     │                └────┐                                             │
+//!     └── ServiceQueue ──► weft-service ──► its own outbox ───────────────┘
+//!                             ▲    └── UDP, TCP ──► resolvers elsewhere
+//!                             └──────────────────── what they say
 //! ```
 //!
-//! One thread for all networks. It keeps nothing of a network: what is there is read in the topology for each frame, so
-//! networks come and go without its being told. What it keeps are TCP connections and questions that were passed on, both
-//! bounded. The switch decides what gets here ([`crate::switch::service`]), the directory what a name means.
+//! Short answers to single questions a worker gives itself. For all else there is one thread for all networks. It keeps nothing of a
+//! network: what is there is read in the topology for each frame, so networks come and go without its being told. What it keeps are
+//! TCP connections and questions that were passed on, both bounded. The switch decides what gets here ([`crate::switch::service`]), the directory what a name means.
 
 mod host;
 mod packet;
 mod queue;
+mod quick;
 mod resolvers;
 pub mod stack;
 mod tcp;
@@ -25,6 +28,7 @@ mod wire;
 
 pub use packet::Asker;
 pub use queue::ServiceQueue;
+pub(super) use quick::Quick;
 
 use super::fill_random;
 use super::outbox::Outbox;

@@ -34,6 +34,8 @@ use std::sync::Arc;
 const MAX_ANSWERS: usize = 2048;
 /// Names that are told for one address.
 const MAX_POINTERS: usize = 16;
+/// Instances, ports and names that are looked at with [`Effort::Little`].
+const FEW: usize = 64;
 /// Who is asked about the zone: nobody (as for the empty zones of RFC 6303 §3).
 const NOBODY: &[u8] = b"\x06nobody\x07invalid\x00";
 
@@ -46,6 +48,15 @@ pub enum Transport {
     Tcp,
 }
 
+/// How much may be done for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// Some microseconds, and no waiting for who changes the directory.
+    Little,
+    /// What it takes.
+    Whole,
+}
+
 /// What is to be done about a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -55,6 +66,8 @@ pub enum Verdict {
     Forward,
     /// Nothing is sent.
     Silent,
+    /// It is more than was to be done for it: ask with [`Effort::Whole`]. Nothing was written.
+    Later,
 }
 
 /// What is answered.
@@ -79,11 +92,15 @@ enum Reply {
     Error(OptRcode),
 }
 
+/// It is more than is to be looked at.
+struct TooMuch;
+
 /// Answers `query`, which somebody in a network asked, into `out`, which is emptied first. `random` puts the instances of a name in order.
 pub fn answer(
     directory: &Directory,
     vni: u32,
     transport: Transport,
+    effort: Effort,
     query: &[u8],
     random: u64,
     out: &mut Vec<u8>,
@@ -91,6 +108,9 @@ pub fn answer(
     out.clear();
     let settings = directory.settings();
     let Some(zone) = settings.zone(vni).filter(|zone| zone.others != Others::Off) else { return Verdict::Silent };
+    if effort == Effort::Little && !Query::is_plain(query) {
+        return Verdict::Later;
+    }
     let query = match Query::read(query, transport) {
         Ok(query) => query,
         Err(NoQuery::Silent) => return Verdict::Silent,
@@ -100,10 +120,20 @@ pub fn answer(
         }
     };
     let text = Text::of(&query.name);
-    let look = Look { settings: &settings, zone, rtype: query.rtype, text: text.as_str(), random };
-    let Some(reply) = directory.in_network(vni, |book| look.reply(book)) else { return Verdict::Forward };
-    write(&query, zone, directory.version(), reply, out);
-    Verdict::Answer
+    let most = if effort == Effort::Little { FEW } else { usize::MAX };
+    let look = Look { settings: &settings, zone, rtype: query.rtype, text: text.as_str(), random, most };
+    let found = match effort {
+        Effort::Little => directory.try_in_network(vni, |book| look.reply(book)),
+        Effort::Whole => Some(directory.in_network(vni, |book| look.reply(book))),
+    };
+    match found {
+        None | Some(Err(TooMuch)) => Verdict::Later,
+        Some(Ok(None)) => Verdict::Forward,
+        Some(Ok(Some(reply))) => {
+            write(&query, zone, directory.version(), reply, out);
+            Verdict::Answer
+        }
+    }
 }
 
 /// What is looked for, and where.
@@ -113,19 +143,21 @@ struct Look<'a> {
     rtype: Rtype,
     text: &'a str,
     random: u64,
+    /// Items of one kind that are looked at.
+    most: usize,
 }
 
 impl Look<'_> {
     /// What is answered; `None` is for others to answer.
-    fn reply(&self, book: Option<&Book>) -> Option<Reply> {
+    fn reply(&self, book: Option<&Book>) -> Result<Option<Reply>, TooMuch> {
         // Zones are not handed out, and nothing but these can be asked for by that name.
         if matches!(self.rtype, Rtype::AXFR | Rtype::IXFR | Rtype::MAILA | Rtype::MAILB | Rtype::OPT | Rtype::TSIG) {
-            return Some(Reply::Error(OptRcode::REFUSED));
+            return Ok(Some(Reply::Error(OptRcode::REFUSED)));
         }
         let apex = labels(&self.zone.domain);
         match below(self.text, &self.zone.domain) {
-            Some("") => return Some(self.domain_itself(apex)),
-            Some(name) => return Some(self.name(book, name, apex).unwrap_or(Reply::NoSuchName(apex))),
+            Some("") => return Ok(Some(self.domain_itself(apex))),
+            Some(name) => return Ok(Some(self.name(book, name, apex)?.unwrap_or(Reply::NoSuchName(apex)))),
             None => {}
         }
         if let Some(domain) = self.settings.domain_of(self.text) {
@@ -133,15 +165,17 @@ impl Look<'_> {
             // Above another network's there is nothing to say: that network is none of the asker's business.
             let is_above_ours = self.text == DOMAIN || below(&self.zone.domain, self.text).is_some();
             let apex = labels(domain);
-            return Some(if is_above_ours { Reply::Nothing(apex) } else { Reply::NoSuchName(apex) });
+            return Ok(Some(if is_above_ours { Reply::Nothing(apex) } else { Reply::NoSuchName(apex) }));
         }
-        if let Some(reply) = Reverse::of(self.text).and_then(|reverse| self.address(book, &reverse)) {
-            return Some(reply);
+        if let Some(reverse) = Reverse::of(self.text)
+            && let Some(reply) = self.address(book, &reverse)?
+        {
+            return Ok(Some(reply));
         }
         // One that is only the end of a name of ours may be a name of others.
         let whole = labels(self.text);
-        let bare = self.name(book, self.text, whole).filter(|_| self.is_bare(book));
-        bare.or_else(|| (self.zone.others == Others::Refuse).then_some(Reply::Error(OptRcode::REFUSED)))
+        let bare = self.name(book, self.text, whole)?.filter(|_| self.is_bare(book));
+        Ok(bare.or_else(|| (self.zone.others == Others::Refuse).then_some(Reply::Error(OptRcode::REFUSED))))
     }
 
     fn is_bare(&self, book: Option<&Book>) -> bool {
@@ -165,51 +199,56 @@ impl Look<'_> {
     }
 
     /// A name of the network, if there is one.
-    fn name(&self, book: Option<&Book>, name: &str, apex: usize) -> Option<Reply> {
-        let book = book?;
+    fn name(&self, book: Option<&Book>, name: &str, apex: usize) -> Result<Option<Reply>, TooMuch> {
+        let Some(book) = book else { return Ok(None) };
         if let Some(node) = book.name(name) {
-            return Some(match self.rtype {
+            return Ok(Some(match self.rtype {
                 Rtype::ANY if node.is_name() => Reply::Something,
-                rtype => match self.instances(node, |address| is_of(address, rtype)) {
+                rtype => match self.instances(node, |address| is_of(address, rtype))? {
                     none if none.is_empty() => Reply::Nothing(apex),
                     found => Reply::Addresses(found),
                 },
-            });
+            }));
         }
         // _SERVICE._PROTOCOL.NAME, and _PROTOCOL.NAME, which is but its end.
-        let (service, protocol, name) = service_of(name)?;
-        let node = book.name(name)?;
+        let Some((service, protocol, name)) = service_of(name) else { return Ok(None) };
+        let Some(node) = book.name(name) else { return Ok(None) };
+        self.check(node.services.len())?;
         let of_protocol = node.services.iter().filter(|offered| offered.protocol == protocol);
-        let Some(service) = service else { return of_protocol.map(|_| Reply::Nothing(apex)).next() };
+        let Some(service) = service else {
+            return Ok(of_protocol.map(|_| Reply::Nothing(apex)).next());
+        };
         let is_meant = |port: u16, name: &str| service == name || service.parse() == Ok(port);
         let mut ports: Vec<u16> = of_protocol.filter(|s| is_meant(s.port, &s.name)).map(|s| s.port).collect();
         ports.sort_unstable();
         ports.dedup();
-        match (ports.is_empty(), self.rtype) {
+        Ok(match (ports.is_empty(), self.rtype) {
             (true, _) => None,
-            (false, Rtype::SRV) => Some(Reply::Services(ports, self.instances(node, |_| true))),
+            (false, Rtype::SRV) => Some(Reply::Services(ports, self.instances(node, |_| true)?)),
             (false, Rtype::ANY) => Some(Reply::Something),
             (false, _) => Some(Reply::Nothing(apex)),
-        }
+        })
     }
 
     /// The names of an address of this network; `None` if it is none of its.
-    fn address(&self, book: Option<&Book>, reverse: &Reverse) -> Option<Reply> {
+    fn address(&self, book: Option<&Book>, reverse: &Reverse) -> Result<Option<Reply>, TooMuch> {
         let (Cidr { address, .. }, whole) = (reverse.part, labels(self.text));
         let is_inside = self.zone.subnets.iter().any(|subnet| reverse.is_inside(subnet));
         if !reverse.is_address() {
-            return is_inside.then_some(Reply::Nothing(whole));
+            return Ok(is_inside.then_some(Reply::Nothing(whole)));
         }
-        let mut names = book.map_or(Vec::new(), |book| book.names_of(address).to_vec());
+        let known = book.map_or(&[][..], |book| book.names_of(address));
+        self.check(known.len())?;
+        let mut names = known.to_vec();
         if self.zone.service.contains(&address) {
             names.push("".into());
         }
         names.sort_unstable();
         names.dedup();
         if reverse.is_longer || names.is_empty() {
-            return (is_inside || !names.is_empty()).then(|| Reply::NoSuchName(whole.saturating_sub(1)));
+            return Ok((is_inside || !names.is_empty()).then(|| Reply::NoSuchName(whole.saturating_sub(1))));
         }
-        Some(match self.rtype {
+        Ok(Some(match self.rtype {
             Rtype::PTR => {
                 shuffle(&mut names, self.random);
                 names.truncate(MAX_POINTERS);
@@ -217,12 +256,18 @@ impl Look<'_> {
             }
             Rtype::ANY => Reply::Something,
             _ => Reply::Nothing(whole),
-        })
+        }))
+    }
+
+    /// So many are to be looked at.
+    fn check(&self, items: usize) -> Result<(), TooMuch> {
+        if items > self.most { Err(TooMuch) } else { Ok(()) }
     }
 
     /// The addresses of a name that are wanted, once each, in random order.
-    fn instances(&self, node: &Node, is_wanted: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+    fn instances(&self, node: &Node, is_wanted: impl Fn(IpAddr) -> bool) -> Result<Vec<IpAddr>, TooMuch> {
         let all = &node.instances;
+        self.check(all.len())?;
         let start = usize::try_from(self.random % all.len().max(1) as u64).unwrap_or(0);
         let (end, begin) = all.split_at(start.min(all.len()));
         let wanted = begin.iter().chain(end).filter(|(address, _)| is_wanted(*address));
@@ -235,7 +280,7 @@ impl Look<'_> {
                 found.sort_by_key(|(_, is_local)| !is_local);
             }
         }
-        found.into_iter().map(|(address, _)| address).collect()
+        Ok(found.into_iter().map(|(address, _)| address).collect())
     }
 }
 

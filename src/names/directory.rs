@@ -1,7 +1,7 @@
 //! Who is called what: the names of all members that are there, by network, to be looked up by name or by address.
 //!
 //! ```text
-//!   control (one thread)                                     the service thread
+//!   control (one thread)                                     the workers, if the lock is free; the service thread
 //!   set_member(key, all its names) ─► difference ─► book ──► lookups, under a read lock
 //! ```
 //!
@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 /// Addresses and services of all names that are known: those of 100,000 names with two addresses each, and some more. It takes
 /// some 50 MiB, and only members that we trust can fill it. What is beyond is not known here, which is counted.
@@ -235,6 +235,15 @@ impl Directory {
     /// Looks something up in a network, if it has names.
     pub(super) fn in_network<T>(&self, vni: u32, look: impl FnOnce(Option<&Book>) -> T) -> T {
         look(self.books.read().unwrap_or_else(PoisonError::into_inner).get(&vni))
+    }
+
+    /// The same, unless names are being changed at this moment.
+    pub(super) fn try_in_network<T>(&self, vni: u32, look: impl FnOnce(Option<&Book>) -> T) -> Option<T> {
+        match self.books.try_read() {
+            Ok(books) => Some(look(books.get(&vni))),
+            Err(TryLockError::Poisoned(poisoned)) => Some(look(poisoned.into_inner().get(&vni))),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ mod query;
 mod text;
 pub mod zone;
 
-pub use answer::{Transport, Verdict, answer};
+pub use answer::{Effort, Transport, Verdict, answer};
 pub use directory::Directory;
 pub use zone::{Settings, Zone};
 

@@ -15,6 +15,9 @@ const OPT_LEN: usize = 11;
 
 pub(super) type Builder = AnswerBuilder<StaticCompressor<Vec<u8>>>;
 
+/// The longest message that may be a plain question: what one without EDNS has at most (RFC 1035 §4.2.1).
+const LONGEST_PLAIN: usize = 512;
+
 /// What an asker says of itself by EDNS (RFC 6891).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Edns {
@@ -49,6 +52,13 @@ pub(super) enum NoQuery<'q> {
 }
 
 impl<'q> Query<'q> {
+    /// Whether a message is as short and as simple as those of resolvers are: a question, and EDNS at most. To read another takes as long
+    /// as it is.
+    pub(super) fn is_plain(bytes: &[u8]) -> bool {
+        let counts = bytes.get(4..12).filter(|_| bytes.len() <= LONGEST_PLAIN);
+        counts.is_some_and(|counts| matches!(counts, [0, 1, 0, 0, 0, 0, 0, 0 | 1]))
+    }
+
     /// Reads the one question of a message.
     pub(super) fn read(bytes: &'q [u8], transport: Transport) -> Result<Self, NoQuery<'q>> {
         let message = Message::from_slice(bytes).map_err(|_| NoQuery::Silent)?;

@@ -3,7 +3,7 @@
 
 use super::directory::{Entry, Kind};
 use super::zone::Others;
-use super::{Directory, Settings, Transport, Verdict, Zone, answer};
+use super::{Directory, Effort, Settings, Transport, Verdict, Zone, answer};
 use crate::wire::key::PublicKey;
 use crate::wire::service::Service;
 use domain::base::iana::{Class, Opcode, OptRcode, Rcode, Rtype};
@@ -98,8 +98,13 @@ fn query(name: &str, rtype: Rtype, edns: Option<(u16, u8)>) -> Vec<u8> {
 }
 
 fn reply(directory: &Directory, vni: u32, transport: Transport, query: &[u8]) -> Option<Message<Vec<u8>>> {
-    let mut out = Vec::new();
-    match answer(directory, vni, transport, query, 0x1234_5678_9abc_def1, &mut out) {
+    const RANDOM: u64 = 0x1234_5678_9abc_def1;
+    let (mut out, mut soon) = (Vec::new(), Vec::new());
+    let verdict = answer(directory, vni, transport, Effort::Whole, query, RANDOM, &mut out);
+    // What takes little is no other answer.
+    let little = answer(directory, vni, transport, Effort::Little, query, RANDOM, &mut soon);
+    assert!(little == Verdict::Later && soon.is_empty() || (little, &soon) == (verdict, &out));
+    match verdict {
         Verdict::Answer => Some(Message::from_octets(out).unwrap()),
         _ => {
             assert!(out.is_empty());
@@ -282,6 +287,36 @@ fn the_domain_itself_has_its_records() {
 }
 
 #[test]
+fn what_takes_long_is_left_for_later() {
+    let directory = world();
+    let at_once = |name: &str, rtype| {
+        let mut out = Vec::new();
+        answer(&directory, BLUE, Transport::Udp, Effort::Little, &query(name, rtype, None), 7, &mut out)
+    };
+    let many = |n: u8| (1..=n).map(|n| format!("10.32.2.{n}")).collect::<Vec<_>>().join(" ");
+    let (few, more) = (format!("few@100 {}", many(64)), format!("more@100 {}", many(65)));
+    let shared: Vec<String> = (0..65).map(|n| format!("alias{n}@100 10.32.3.1")).collect();
+    let said: Vec<&str> = [&few, &more].into_iter().chain(&shared).map(String::as_str).collect();
+    set(&directory, THERE, &said);
+    assert_eq!(at_once("few", Rtype::A), Verdict::Answer);
+    assert_eq!(at_once("more.blue.weft", Rtype::A), Verdict::Later);
+    assert_eq!(at_once("1.3.32.10.in-addr.arpa", Rtype::PTR), Verdict::Later);
+    assert_eq!(at_once("nobody.blue.weft", Rtype::A), Verdict::Answer);
+
+    // As long as a question of many records is, as long it takes to read.
+    let plain = query("few", Rtype::A, None);
+    let record = [0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0];
+    for (records, verdict) in [(0, Verdict::Answer), (1, Verdict::Answer), (2, Verdict::Later), (100, Verdict::Later)]
+    {
+        let mut asked = [&plain[..], &record.repeat(records)].concat();
+        asked[10..12].copy_from_slice(&(records as u16).to_be_bytes());
+        assert_eq!(answer(&directory, BLUE, Transport::Udp, Effort::Little, &asked, 7, &mut Vec::new()), verdict);
+    }
+    let long = [&plain[..], &[0; 500]].concat();
+    assert_eq!(answer(&directory, BLUE, Transport::Udp, Effort::Little, &long, 7, &mut Vec::new()), Verdict::Later);
+}
+
+#[test]
 fn instances_come_in_every_order_and_those_here_first_if_wanted() {
     let directory = world();
     let many: Vec<String> = (1..=50).map(|n| format!("10.32.2.{n}")).collect();
@@ -291,7 +326,15 @@ fn instances_come_in_every_order_and_those_here_first_if_wanted() {
     let mut firsts = std::collections::BTreeSet::new();
     for random in 0..400_u64 {
         let mut out = Vec::new();
-        answer(&directory, BLUE, Transport::Udp, &asked, random.wrapping_mul(0x9e37_79b9_7f4a_7c15), &mut out);
+        answer(
+            &directory,
+            BLUE,
+            Transport::Udp,
+            Effort::Whole,
+            &asked,
+            random.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            &mut out,
+        );
         let message = Message::from_octets(out).unwrap();
         assert!(!message.header().tc() && message.as_slice().len() <= super::MAX_DATAGRAM);
         let section = message.answer().unwrap().into_records::<AllRecordData<_, _>>();
@@ -305,7 +348,15 @@ fn instances_come_in_every_order_and_those_here_first_if_wanted() {
     directory.set_settings(Settings::new(zones, Vec::new()));
     for random in 0..32 {
         let mut out = Vec::new();
-        answer(&directory, BLUE, Transport::Udp, &query("web", Rtype::A, None), random << 40 | random, &mut out);
+        answer(
+            &directory,
+            BLUE,
+            Transport::Udp,
+            Effort::Whole,
+            &query("web", Rtype::A, None),
+            random << 40 | random,
+            &mut out,
+        );
         let message = Message::from_octets(out).unwrap();
         let first = message.answer().unwrap().into_records::<AllRecordData<_, _>>().next().unwrap().unwrap();
         assert_eq!(first.data().to_string(), "10.32.0.5");
@@ -409,7 +460,7 @@ proptest! {
         bytes.truncate(bytes.len().saturating_sub(usize::from(cut) % 64));
         let mut out = Vec::new();
         let transport = if tcp { Transport::Tcp } else { Transport::Udp };
-        if answer(&directory, BLUE, transport, &bytes, u64::from(cut), &mut out) == Verdict::Answer {
+        if answer(&directory, BLUE, transport, Effort::Whole, &bytes, u64::from(cut), &mut out) == Verdict::Answer {
             prop_assert!(out[..2] == bytes[..2] && out[2] & 0x80 != 0);
             let message = Message::from_octets(out).unwrap();
             for section in [message.answer().unwrap(), message.authority().unwrap(), message.additional().unwrap()] {

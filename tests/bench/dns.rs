@@ -220,14 +220,15 @@ fn main() -> ExitCode {
     let sockets = Arc::new(sockets);
     let (notices, _told) = crossbeam::channel::bounded(64);
     let prepared = Prepared::new().expect("a poll");
+    let directory = Arc::new(directory());
     let outbox = || {
         let outbox = Outbox::new(switch.clone(), sockets.clone(), table.clone(), None, notices.clone());
-        outbox.with_service(prepared.queue())
+        outbox.with_service(directory.clone(), prepared.queue())
     };
     let worker = Worker::start(0, switch.clone(), sockets.clone(), table.clone(), outbox(), Merge::Nothing);
     let worker = worker.expect("a worker");
     let own = outbox();
-    let services = prepared.start(switch.clone(), own, Arc::new(directory())).expect("a thread");
+    let services = prepared.start(switch.clone(), own, directory.clone()).expect("a thread");
     let mut source = mio::unix::SourceFd(&fd);
     worker.registry.register(&mut source, port_token(id), mio::Interest::READABLE).expect("to register the TAP");
 

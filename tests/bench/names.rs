@@ -13,7 +13,7 @@ use std::time::Duration;
 use weft::names::directory::{Entry, Kind};
 use weft::names::forward::{Forwarder, Output};
 use weft::names::zone::Others;
-use weft::names::{Directory, Settings, Transport, Verdict, Zone, answer};
+use weft::names::{Directory, Effort, Settings, Transport, Verdict, Zone, answer};
 use weft::wire::key::PublicKey;
 
 const VNI: u32 = 100;
@@ -65,7 +65,10 @@ fn names(c: &mut Criterion<CpuTime>) {
     group.bench_function("one of them", |b| {
         b.iter(|| {
             at = (at + 1) % some.len();
-            assert_eq!(answer(&directory, VNI, Transport::Udp, &some[at], at as u64, &mut out), Verdict::Answer);
+            assert_eq!(
+                answer(&directory, VNI, Transport::Udp, Effort::Whole, &some[at], at as u64, &mut out),
+                Verdict::Answer
+            );
             black_box(&out);
         });
     });
@@ -74,7 +77,10 @@ fn names(c: &mut Criterion<CpuTime>) {
         group.bench_function(what, |b| {
             b.iter(|| {
                 at += 1;
-                assert_eq!(answer(&directory, VNI, Transport::Udp, &question, at as u64, &mut out), Verdict::Answer);
+                assert_eq!(
+                    answer(&directory, VNI, Transport::Udp, Effort::Whole, &question, at as u64, &mut out),
+                    Verdict::Answer
+                );
                 black_box(&out);
             });
         });

@@ -3,7 +3,7 @@
 use super::*;
 use crate::control::request::{AddName, NameStatus, RemoveName};
 use crate::mesh::facts::{Attachment, Facts, MAX_NAMES, Name, Named};
-use crate::names::{Transport, Verdict, answer};
+use crate::names::{Effort, Transport, Verdict, answer};
 
 const BLUE: u32 = 100;
 
@@ -231,7 +231,7 @@ fn the_file_says_the_domain_and_what_becomes_of_other_names() {
         let labels: Vec<u8> = name.split('.').flat_map(|l| [&[l.len() as u8], l.as_bytes()].concat()).collect();
         let query = [&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &labels, &[0, 0, 1, 0, 1]].concat();
         let mut out = Vec::new();
-        let verdict = answer(plane.control.names(), BLUE, Transport::Udp, &query, 0, &mut out);
+        let verdict = answer(plane.control.names(), BLUE, Transport::Udp, Effort::Whole, &query, 0, &mut out);
         (verdict, out.get(3).map(|flags| flags & 15))
     };
     assert_eq!(verdict(&plane, "web.blue.weft"), (Verdict::Answer, Some(0)));

@@ -87,7 +87,8 @@ pub(super) fn read(
                 let queries = payload.get(UDP_LEN..usize::from(udp.len())).filter(|queries| !queries.is_empty())?;
                 let size = match header.gso().ok()? {
                     Gso::Udp => usize::from(header.gso_size).max(queries.len().div_ceil(MAX_QUERIES)),
-                    _ => queries.len(),
+                    Gso::None => queries.len(),
+                    Gso::Tcp4 | Gso::Tcp6 => return None,
                 };
                 // Nothing can be sent to port 0.
                 if udp.src_port() == 0 {

@@ -1,4 +1,4 @@
-//! From the workers to the thread that answers for service addresses: a bounded queue with a bell.
+//! From the workers to the thread that answers for service addresses what they do not answer themselves: a bounded queue with a bell.
 //!
 //! One container that asks without end must not be all that is answered: a port may have so many bytes in the queue, and there is
 //! more room than one can take. Ports are told apart by their number modulo [`SHARES`]; those who meet share.

@@ -1,20 +1,26 @@
 #![allow(clippy::unwrap_used)]
+use super::Quick;
 use super::packet::DNS;
 use super::stack::{Heard, Outcome, Stack};
 use super::tcp::{IN_ALL, OF_PORT};
 use super::wire::{Wire, instant, interface, set_address};
+use crate::names::directory::{Entry, Kind};
+use crate::names::zone::Others;
+use crate::names::{Directory, Settings, Zone};
 use crate::switch::ids::PortId;
 use crate::switch::service::Service;
 use crate::switch::topology::Network;
 use crate::wire::checksum;
 use crate::wire::ethernet::Mac;
+use crate::wire::key::PublicKey;
 use crate::wire::testing::naive_sum;
-use crate::wire::vnet::{GSO_UDP_L4, VnetHeader};
+use crate::wire::vnet::{GSO_TCPV4, GSO_UDP_L4, VnetHeader};
 use proptest::prelude::*;
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::IpAddress;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 const VNI: u32 = 100;
@@ -330,4 +336,46 @@ proptest! {
         }
         stack.tick(Duration::from_secs(1));
     }
+}
+
+/// A question for an A record.
+fn question(name: &str) -> Vec<u8> {
+    let labels = name.split('.').flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
+    [&[7, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &labels.collect::<Vec<_>>(), &[0, 0, 1, 0, 1]].concat()
+}
+
+#[test]
+fn a_worker_answers_a_single_short_question_and_leaves_all_else_to_the_thread() {
+    let directory = Arc::new(Directory::default());
+    let zone = Zone {
+        vni: VNI,
+        domain: "blue.weft".into(),
+        others: Others::Forward,
+        local_first: false,
+        subnets: vec!["10.32.0.0/16".parse().unwrap()],
+        service: vec![OWN.into()],
+    };
+    directory.set_settings(Settings::new(vec![zone], Vec::new()));
+    let entry = Entry { vni: VNI, name: "web", kind: Kind::Attachment, addresses: &[THEIRS.into()], services: &[] };
+    directory.set_member(PublicKey([1; 32]), true, [entry]);
+    let mut quick = Quick::new(directory, 0);
+    let mut ask =
+        |header, frame: &[u8]| quick.answer(&network(), Heard { port: PORT, header, frame }).map(<[u8]>::to_vec);
+    let (plain, asked) = (VnetHeader::default(), question("web.blue.weft"));
+    let answer = ask(plain, &v4(OWN, 17, &udp(DNS, &asked))).unwrap();
+    assert_eq!(answer[..12], [&STATION.0[..], &Mac::service(VNI).0].concat());
+    assert!(answer[26..30] == OWN.octets() && answer[30..34] == THEIRS.octets());
+    assert_eq!(answer[42..46], [7, 9, 0x85, 0x80], "an answer with authority that can be had recursively");
+    assert_eq!(answer[answer.len() - 4..], THEIRS.octets());
+
+    let tcp = VnetHeader { gso_type: GSO_TCPV4, gso_size: 1400, ..plain };
+    assert_eq!(ask(tcp, &v4(OWN, 17, &udp(DNS, &asked))), None, "a super-frame of another protocol");
+    let two = VnetHeader { gso_type: GSO_UDP_L4, gso_size: asked.len() as u16, ..plain };
+    assert_eq!(ask(two, &v4(OWN, 17, &udp(DNS, &asked.repeat(2)))), None, "several questions");
+    assert_eq!(ask(plain, &v4(OWN, 17, &udp(DNS, &question("example.com")))), None, "a name of others");
+    assert_eq!(ask(plain, &v4(OWN, 17, &udp(DNS, &asked[..5]))), None, "no question");
+    assert_eq!(ask(plain, &v4(OWN, 17, &udp(DNS + 1, &asked))), None, "another port");
+    assert_eq!(ask(plain, &v4(OWN, 6, &udp(DNS, &asked))), None, "another protocol");
+    assert_eq!(ask(plain, &v4(THEIRS, 17, &udp(DNS, &asked))), None, "another address");
+    assert_eq!(ask(plain, &[]), None, "no frame");
 }

@@ -8,7 +8,7 @@ use super::stack::{Heard, Outcome, Stack};
 use super::upstream::Upstream;
 use crate::io::outbox::Outbox;
 use crate::names::forward::{Counters, Forwarder, Output};
-use crate::names::{Directory, Settings, Transport, Verdict, answer};
+use crate::names::{Directory, Effort, Settings, Transport, Verdict, answer};
 use crate::switch::Switch;
 use crate::switch::counters::Drop;
 use mio::{Events, Poll};
@@ -152,7 +152,7 @@ impl Thread {
     /// A question for a name, in a datagram.
     fn query(&mut self, now: Duration, asker: Asker, query: &[u8]) {
         let random = self.random();
-        match answer(&self.directory, asker.vni, Transport::Udp, query, random, &mut self.answer) {
+        match answer(&self.directory, asker.vni, Transport::Udp, Effort::Whole, query, random, &mut self.answer) {
             Verdict::Answer => {
                 asker.datagram(&self.answer, &mut self.frame);
                 self.switch.reply(asker.port, &self.frame, &mut self.outbox);
@@ -160,7 +160,7 @@ impl Thread {
             Verdict::Forward => {
                 self.forwarder.ask(now, Waiting::Datagram(asker), asker.vni, Transport::Udp, query);
             }
-            Verdict::Silent => {}
+            Verdict::Silent | Verdict::Later => {}
         }
     }
 
@@ -171,13 +171,21 @@ impl Thread {
             for (asker, number, query) in self.stack.take_queries() {
                 more = true;
                 let random = self.random();
-                match answer(&self.directory, asker.vni, Transport::Tcp, &query, random, &mut self.answer) {
+                match answer(
+                    &self.directory,
+                    asker.vni,
+                    Transport::Tcp,
+                    Effort::Whole,
+                    &query,
+                    random,
+                    &mut self.answer,
+                ) {
                     Verdict::Answer => self.stack.answer(now, asker, number, &self.answer),
                     Verdict::Forward => {
                         let waiting = Waiting::Connection(asker, number);
                         self.forwarder.ask(now, waiting, asker.vni, Transport::Tcp, &query);
                     }
-                    Verdict::Silent => self.stack.answer(now, asker, number, &[]),
+                    Verdict::Silent | Verdict::Later => self.stack.answer(now, asker, number, &[]),
                 }
             }
             while let Some(output) = self.forwarder.poll_output() {

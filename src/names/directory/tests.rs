@@ -108,3 +108,11 @@ fn there_is_an_end_to_what_is_known_and_what_goes_makes_room() {
     directory.set_member(member(2), false, all());
     assert_eq!(directory.version(), before, "nothing changed");
 }
+
+#[test]
+fn who_may_not_wait_hears_nothing_while_names_change() {
+    let directory = Directory::default();
+    assert_eq!(directory.try_in_network(1, |book| book.is_some()), Some(false));
+    let _changing = directory.books.write().unwrap();
+    assert_eq!(directory.try_in_network(1, |book| book.is_some()), None);
+}
