@@ -35,7 +35,7 @@ const MAX_ANSWERS: usize = 2048;
 /// Names that are told for one address.
 const MAX_POINTERS: usize = 16;
 /// Instances, ports and names that are looked at with [`Effort::Little`].
-const FEW: usize = 64;
+const FEW: usize = 16;
 /// Who is asked about the zone: nobody (as for the empty zones of RFC 6303 §3).
 const NOBODY: &[u8] = b"\x06nobody\x07invalid\x00";
 

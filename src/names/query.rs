@@ -17,6 +17,8 @@ pub(super) type Builder = AnswerBuilder<StaticCompressor<Vec<u8>>>;
 
 /// The longest message that may be a plain question: what one without EDNS has at most (RFC 1035 §4.2.1).
 const LONGEST_PLAIN: usize = 512;
+/// Labels of the name in one: those of any name of ours but addresses of IPv6. What has 127 costs ten times as much to answer.
+const MOST_LABELS: usize = 16;
 
 /// What an asker says of itself by EDNS (RFC 6891).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +54,24 @@ pub(super) enum NoQuery<'q> {
 }
 
 impl<'q> Query<'q> {
-    /// Whether a message is as short and as simple as those of resolvers are: a question, and EDNS at most. To read another takes as long
-    /// as it is.
+    /// Whether a message is as short and as simple as those of resolvers are: a question for a name of few labels, and EDNS at most. To read
+    /// and to answer another takes as long as it is.
     pub(super) fn is_plain(bytes: &[u8]) -> bool {
         let counts = bytes.get(4..12).filter(|_| bytes.len() <= LONGEST_PLAIN);
-        counts.is_some_and(|counts| matches!(counts, [0, 1, 0, 0, 0, 0, 0, 0 | 1]))
+        if !counts.is_some_and(|counts| matches!(counts, [0, 1, 0, 0, 0, 0, 0, 0 | 1])) {
+            return false;
+        }
+        let mut name = &bytes[12..];
+        for _ in 0..=MOST_LABELS {
+            match name.split_first() {
+                Some((0, _)) => return true,
+                Some((&length @ 1..=63, rest)) if rest.len() >= usize::from(length) => {
+                    name = &rest[usize::from(length)..];
+                }
+                _ => return false,
+            }
+        }
+        false
     }
 
     /// Reads the one question of a message.

@@ -294,14 +294,19 @@ fn what_takes_long_is_left_for_later() {
         answer(&directory, BLUE, Transport::Udp, Effort::Little, &query(name, rtype, None), 7, &mut out)
     };
     let many = |n: u8| (1..=n).map(|n| format!("10.32.2.{n}")).collect::<Vec<_>>().join(" ");
-    let (few, more) = (format!("few@100 {}", many(64)), format!("more@100 {}", many(65)));
-    let shared: Vec<String> = (0..65).map(|n| format!("alias{n}@100 10.32.3.1")).collect();
+    let (few, more) = (format!("few@100 {}", many(16)), format!("more@100 {}", many(17)));
+    let shared: Vec<String> = (0..17).map(|n| format!("alias{n}@100 10.32.3.1")).collect();
     let said: Vec<&str> = [&few, &more].into_iter().chain(&shared).map(String::as_str).collect();
     set(&directory, THERE, &said);
     assert_eq!(at_once("few", Rtype::A), Verdict::Answer);
     assert_eq!(at_once("more.blue.weft", Rtype::A), Verdict::Later);
     assert_eq!(at_once("1.3.32.10.in-addr.arpa", Rtype::PTR), Verdict::Later);
     assert_eq!(at_once("nobody.blue.weft", Rtype::A), Verdict::Answer);
+
+    let deep = |labels: usize| format!("{}few.blue.weft", "a.".repeat(labels - 3));
+    assert_eq!(at_once(&deep(16), Rtype::A), Verdict::Answer);
+    assert_eq!(at_once(&deep(17), Rtype::A), Verdict::Later);
+    assert_eq!(at_once(&deep(120), Rtype::A), Verdict::Later);
 
     // As long as a question of many records is, as long it takes to read.
     let plain = query("few", Rtype::A, None);
