@@ -551,6 +551,15 @@ fn rules_that_somebody_flushes_come_back_and_a_restart_goes_on() {
     weft(&socket(&lab, 1), "expose blue").done();
     assert_eq!([switch(&host, "ipv4/ip_forward"), switch(&host, "ipv6/conf/all/forwarding")], ["1", "0"]);
 
+    // A network manager that does not know the interface takes its addresses, or switches it off.
+    for harm in ["addr flush dev weft-blue", "link set weft-blue down"] {
+        let output = host.run(|| Command::new("ip").args(harm.split(' ')).output()).unwrap().unwrap();
+        assert!(output.status.success(), "ip {harm}: {output:?}");
+        let begun = Instant::now();
+        eventually(harm, || try_tcp(&world, address(&to)));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{harm}: {:?}", begun.elapsed());
+    }
+
     // The rules stay while there is no daemon, and the next one takes them over.
     lab.kill_daemon(1, libc::SIGTERM).unwrap();
     assert_eq!(ruleset(&host).unwrap(), rules);

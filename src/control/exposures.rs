@@ -29,6 +29,9 @@ use std::time::{Duration, Instant};
 /// How often a published port is tried that a program has.
 const HOLD_AGAIN: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether interfaces of exposures are as they were made.
+const MEND_EVERY: Duration = Duration::from_secs(2);
+
 /// The longest name of an interface, without the zero byte.
 const MAX_IFNAME: usize = 15;
 
@@ -97,6 +100,9 @@ pub(super) struct Outside {
     hold_at: Option<Instant>,
     /// Why it does not do what it should.
     problem: Option<String>,
+    /// When interfaces are looked at next, and why some are not as they should be.
+    mend_at: Option<Instant>,
+    unmended: BTreeMap<String, String>,
 }
 
 /// The port's name of an exposed network.
@@ -328,6 +334,32 @@ impl<H: Host> Control<H> {
         }
     }
 
+    /// Gives interfaces of exposures back what somebody took from them: network managers flush addresses that they do not know.
+    pub(super) fn mend_exposures(&mut self, now: Instant) {
+        if self.outside.exposures.is_empty() || self.outside.mend_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.outside.mend_at = Some(now + MEND_EVERY);
+        let before = std::mem::take(&mut self.outside.unmended);
+        let names: Vec<String> = self.outside.exposures.keys().map(|network| port_name(network)).collect();
+        for name in names {
+            let Some(entry) = self.ports.get(&name).filter(|entry| matches!(entry.state, State::Up { .. })) else {
+                continue;
+            };
+            let (ifname, addresses) = (entry.spec.ifname.clone(), self.addresses_of(&entry.spec));
+            match self.host.mend_interface(&ifname, &addresses) {
+                Ok(false) => {}
+                Ok(true) => tracing::info!("port {name}: {ifname} has back what somebody had taken from it"),
+                Err(reason) => {
+                    if before.get(&name) != Some(&reason) {
+                        tracing::warn!("port {name}: {ifname} is not as it should be: {reason}");
+                    }
+                    self.outside.unmended.insert(name, reason);
+                }
+            }
+        }
+    }
+
     /// As [`Self::run_outside`], with its failure.
     pub(super) fn apply_outside(&mut self, now: Instant) -> Result<(), String> {
         let rules = self.wanted_rules(now);
@@ -372,7 +404,10 @@ impl<H: Host> Control<H> {
         let problem = self.outside.problem.iter().cloned();
         let unheld = self.outside.unheld.iter();
         let unheld = unheld.map(|(host, reason)| format!("published port {host} is not ours alone: {reason}"));
-        problem.chain(unheld).chain(self.outside.publications.warnings()).chain(self.host.obstacles())
+        let unmended = self.outside.unmended.iter();
+        let unmended =
+            unmended.map(|(port, reason)| format!("port {port}: its interface is not as it should be: {reason}"));
+        problem.chain(unheld).chain(unmended).chain(self.outside.publications.warnings()).chain(self.host.obstacles())
     }
 
     /// The networks that this host has an address in.

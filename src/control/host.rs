@@ -46,6 +46,12 @@ pub trait Host {
     fn remove_port(&mut self, id: PortId, comes_back: bool);
     /// Forgets what is remembered of a port that has no interface.
     fn forget_port(&mut self, name: &str);
+    /// Gives an interface in the daemon's own namespace those of these addresses that it lacks, and switches it on; whether there was
+    /// anything to do. One that is gone is none of its business.
+    ///
+    /// # Errors
+    /// One sentence.
+    fn mend_interface(&mut self, ifname: &str, addresses: &[PortAddress]) -> Result<bool, String>;
     /// Whether a port's interface and namespace still exist.
     fn port_lives(&mut self, id: PortId) -> bool;
     /// Changes the MTU of a port's interface.

@@ -362,6 +362,7 @@ impl<H: Host> Control<H> {
         }
         self.watch_tunnels(now);
         self.hold_again(now);
+        self.mend_exposures(now);
         self.run_outside(now);
         self.run_policies();
         self.run_due(now);

@@ -22,7 +22,7 @@ use super::reload::limits;
 use super::request::{Attach, Detach, FdbEntry, PeerStatus, PortStatus, Request, Response};
 use super::{Control, Host, Identity, Lookup, MachineReport, NewPort};
 use crate::config::parse::{Defaults, parse};
-use crate::config::{Config, LogLevel, Target};
+use crate::config::{Config, LogLevel, PortAddress, Target};
 use crate::docker::record::Record as DockerRecord;
 use crate::ipam::{Claim, Lease};
 use crate::switch::ids::{Place, PortId};

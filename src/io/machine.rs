@@ -14,7 +14,7 @@ use super::stream::Streams;
 use super::tap::{Tap, TapOffload};
 use super::udp::UdpSockets;
 use super::worker::{WorkerHandle, port_token};
-use crate::config::{Config, LogLevel, Target};
+use crate::config::{Config, LogLevel, PortAddress, Target};
 use crate::control::contacts::Contact;
 use crate::control::docker::Whereabouts;
 use crate::control::exposures;
@@ -271,6 +271,10 @@ impl Host for Machine {
 
     fn forget_port(&mut self, name: &str) {
         self.forget(name);
+    }
+
+    fn mend_interface(&mut self, ifname: &str, addresses: &[PortAddress]) -> Result<bool, String> {
+        ports::mend(ifname, addresses).map_err(|error| error.to_string())
     }
 
     fn port_lives(&mut self, id: PortId) -> bool {

@@ -319,6 +319,27 @@ fn name_taken(spec: &Port, place: &str, kind: Option<String>) -> PortError {
     PortError::NameTaken { ifname: spec.ifname.clone(), place: place.to_owned(), kind }
 }
 
+/// Gives an interface in the daemon's namespace those of its addresses that it lacks, and switches it on; whether there was anything to do.
+///
+/// # Errors
+/// The kernel refused something; the rest is as it was.
+pub fn mend(ifname: &str, addresses: &[PortAddress]) -> Result<bool, PortError> {
+    let refused = PortError::netlink("the host");
+    let mut netlink = Netlink::open().map_err(PortError::system("open a netlink socket"))?;
+    let Some(link) = netlink.link(ifname).map_err(&refused)? else { return Ok(false) };
+    let present = netlink.addresses(link.index).map_err(&refused)?;
+    let is_missing = |wanted: &&PortAddress| present.iter().all(|there| there.cidr.address != wanted.cidr.address);
+    let missing: Vec<Cidr> = addresses.iter().filter(is_missing).map(|wanted| wanted.cidr).collect();
+    // IPv6 addresses are forgotten by an interface that is switched off, and taken by one that is on.
+    if !link.up {
+        netlink.set_up(link.index).map_err(&refused)?;
+    }
+    for &cidr in &missing {
+        netlink.add_address(link.index, cidr, true).map_err(&refused)?;
+    }
+    Ok(!link.up || !missing.is_empty())
+}
+
 fn configure(netlink: &mut Netlink, spec: &Port, addresses: &[PortAddress], place: &str) -> Result<(), PortError> {
     let refused = PortError::netlink(place);
     let found = netlink.link(&spec.ifname).map_err(&refused)?;

@@ -86,6 +86,10 @@ impl Host for Fake {
         self.remembered.remove(name);
     }
 
+    fn mend_interface(&mut self, _: &str, _: &[PortAddress]) -> Result<bool, String> {
+        Ok(false)
+    }
+
     fn port_lives(&mut self, id: PortId) -> bool {
         self.ports.contains_key(&id) && !self.dead.contains(&id)
     }
