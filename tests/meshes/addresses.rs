@@ -121,9 +121,10 @@ fn every_host_gives_addresses_of_its_own_and_containers_keep_them() {
     mesh.restart(2, libc::SIGKILL);
     let fifth = Sleeper::new();
     assert_eq!(mesh.give(2, &format!("pid:{}", fifth.pid()), "fifth"), Ipv4Addr::new(10, 32, 1, 5));
-    // What its owner lets go, others have at once.
+    // What its owner lets go, others have as soon as they hear of it.
     mesh.weft(2, "detach fourth").done();
     mesh.weft(1, "detach elsewhere").done();
+    eventually("h1 has heard", || mesh.leases(1).iter().all(|lease| lease.holder != "fourth").then_some(()));
     attach(&mesh, "10.32.1.3").done();
 }
 
