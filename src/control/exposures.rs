@@ -336,10 +336,11 @@ impl<H: Host> Control<H> {
 
     /// Gives interfaces of exposures back what somebody took from them: network managers flush addresses that they do not know.
     pub(super) fn mend_exposures(&mut self, now: Instant) {
-        if self.outside.exposures.is_empty() || self.outside.mend_at.is_some_and(|at| now < at) {
+        if self.outside.mend_at.is_some_and(|at| now < at) {
             return;
         }
         self.outside.mend_at = Some(now + MEND_EVERY);
+        // What is said of one that was hidden goes with it.
         let before = std::mem::take(&mut self.outside.unmended);
         let names: Vec<String> = self.outside.exposures.keys().map(|network| port_name(network)).collect();
         for name in names {

@@ -118,6 +118,7 @@ impl Plane {
             busy: BTreeSet::new(),
             held: BTreeSet::new(),
             probed: Vec::new(),
+            unmendable: None,
             names: BTreeMap::new(),
             out: Sink::default(),
         };

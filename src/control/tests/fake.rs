@@ -58,6 +58,8 @@ pub(super) struct Fake {
     /// Ports that a program has.
     pub(super) busy: BTreeSet<u16>,
     pub(super) probed: Vec<SocketAddr>,
+    /// Why interfaces cannot be mended.
+    pub(super) unmendable: Option<String>,
     pub(super) names: BTreeMap<(String, String), AddedName>,
     pub(super) out: Sink,
 }
@@ -87,7 +89,7 @@ impl Host for Fake {
     }
 
     fn mend_interface(&mut self, _: &str, _: &[PortAddress]) -> Result<bool, String> {
-        Ok(false)
+        self.unmendable.clone().map_or(Ok(false), Err)
     }
 
     fn port_lives(&mut self, id: PortId) -> bool {

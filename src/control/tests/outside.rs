@@ -112,6 +112,20 @@ fn an_exposed_network_has_a_port_of_the_host_until_it_is_hidden() {
 }
 
 #[test]
+fn an_interface_that_cannot_be_mended_is_warned_of_while_it_is_exposed() {
+    let mut plane = Plane::new(FILE);
+    expose(&mut plane, "blue", &["10.32.0.2/16"], false).unwrap();
+    let warned =
+        |plane: &Plane| plane.control.outside_warnings().any(|text| text.contains("expose:blue: its interface"));
+    plane.control.host.unmendable = Some("no".into());
+    plane.pass(Duration::from_secs(3));
+    assert!(warned(&plane));
+    answer(plane.control.hide(plane.now, "blue")).unwrap();
+    plane.pass(Duration::from_secs(3));
+    assert!(!warned(&plane));
+}
+
+#[test]
 fn what_cannot_be_exposed_is_refused_and_nothing_is_left() {
     let mut plane = Plane::new(FILE);
     for (network, addresses, why) in [
